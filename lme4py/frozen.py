@@ -6,8 +6,9 @@ table, a test or a prediction is computed from.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import Field, fields
+from dataclasses import Field, fields, is_dataclass
 from functools import partial
 from itertools import chain
 from operator import attrgetter
@@ -31,6 +32,9 @@ _LINE, _WORD = 160, 60
 _OWN = ("lme4py.", "scipy.sparse.")
 # Trees of formulas hold names and numbers.
 _TREES = "lme4py.formula.nodes"
+
+# Annotations of fields that hold no arrays.
+_WORDS = re.compile(r"(?:str|int|float|bool|bytes|None|tuple|frozenset|Literal|Kind|\"\w*\"|[\[\],|. ])+")
 
 # From an object to what it holds. Kinds are few, and fits meet them again.
 _Reader = Callable[[Any], Iterable[Any]]
@@ -94,10 +98,25 @@ def _find_reader(kind: type) -> _Reader:
     if kind.__module__.startswith(_OWN) and kind.__module__ != _TREES:
         slots = [one.__dict__.get("__slots__", ()) for one in kind.__mro__]
         names = tuple(chain.from_iterable((name,) if isinstance(name, str) else name for name in slots))
-        return partial(_slots, names, attrgetter(*names, "__class__")) if names else _fields
+        if not is_dataclass(kind):
+            return partial(_slots, names, attrgetter(*names, "__class__")) if names else _fields
+        return _record_reader(kind, names)
     if issubclass(kind, Mapping):
         return _values
     return _index_arrays if kind.__module__.startswith("pandas.") else _nothing
+
+
+def _record_reader(kind: type, slots: tuple[str, ...]) -> _Reader:
+    """Of a record the fields that may hold arrays: most are names and numbers."""
+    own: Any = kind
+    every = fields(own)
+    held = [one.name for one in every if not _WORDS.fullmatch(str(one.type))]
+    if slots:
+        names = tuple(held) if kind.__dictoffset__ == 0 else slots
+        return partial(_slots, names, attrgetter(*names, "__class__")) if names else _nothing
+    if not held and own.__dataclass_params__.frozen:
+        return _nothing
+    return partial(_some_fields, len(every), attrgetter(*held, "__class__"))
 
 
 def _nothing(_: Any) -> Iterable[Any]:
@@ -123,6 +142,11 @@ def _values(value: Mapping[Any, Any]) -> Iterable[Any]:
 
 def _fields(value: Any) -> Iterable[Any]:
     return getattr(value, "__dict__", {}).values()
+
+
+def _some_fields(count: int, getter: Callable[[Any], tuple[Any, ...]], value: Any) -> Iterable[Any]:
+    """The fields of a record that may hold arrays; all that it holds, where that is more than its fields."""
+    return getter(value) if len(value.__dict__) == count else value.__dict__.values()
 
 
 def _slots(names: tuple[str, ...], getter: Callable[[Any], tuple[Any, ...]], value: Any) -> Iterable[Any]:

@@ -82,7 +82,10 @@ class Frame:
     def row_labels(self) -> pd.Index | None:
         """As `index`, copied (names of an index can be changed in place); None where it would count the rows, which
         needs no pandas."""
-        return None if self._make_index is None else self.index.copy(deep=True)
+        if self._make_index is None:
+            return None
+        # A view of numbers that are counted takes a tenth of the time.
+        return self.index.view() if hasattr(self.index, "step") else self.index.copy(deep=True)
 
     def column(self, name: str) -> Column:
         """The column `name` as numbers or codes, values of shape (n_rows,).

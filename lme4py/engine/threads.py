@@ -100,6 +100,9 @@ def limited_threads(design: Design) -> Any:
     ----------
     design : Design
     """
+    if threading.get_ident() in _users.values():
+        # The use around this one lasts longer.
+        return nullcontext()
     keep_freed()
     sizes = sorted({term.group: term.n_levels * term.n_columns for term in design.terms}.values())
     if sum(sizes[:-1]) >= _LARGE or design.X.shape[1] >= _LARGE:

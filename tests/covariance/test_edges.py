@@ -223,6 +223,12 @@ def test_truncate_and_as_start(structure):
     np.testing.assert_allclose(structure.truncate(theta, 1e-3), theta, rtol=0, atol=1e-15)
 
 
+def test_a_start_within_the_limits_stays_what_it_is():
+    us = make_structure("us", 3)
+    theta = us.theta_of_factor(np.random.default_rng(4).normal(size=(3, 3)))
+    np.testing.assert_array_equal(us.as_start(theta, 1e-6, 1e6), theta)
+
+
 # --- cones ------------------------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import pickle
 import types
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pytest
 
 import lme4py
-from lme4py import Margins
+from lme4py import Margins, frozen
 from lme4py.errors import Lme4Error, Lme4Warning
 
 SLEEP = "Reaction ~ Days + (Days | Subject)"
@@ -340,3 +341,36 @@ def test_columns_beside_the_model_are_those_of_the_fit() -> None:
     data["more"] = 1.0
     pd.testing.assert_frame_equal(result.cov_params("CR1", cluster="school"), expected)
     pd.testing.assert_frame_equal(result.cov_params("CR1", cluster="floor(school / 1)"), expected)
+
+
+@dataclass(frozen=True)
+class _Words:
+    name: str
+    parts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Held:
+    words: _Words
+    table: np.ndarray | None
+    sizes: tuple[np.ndarray, ...]
+
+
+def test_records_are_looked_into_where_they_may_hold_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frozen, "_OWN", (*frozen._OWN, __name__))
+    held = _Held(_Words("x", ("a", "b")), np.zeros(2), (np.zeros(3),))
+    frozen.freeze(held)
+    assert not held.table.flags.writeable
+    assert not held.sizes[0].flags.writeable
+    assert _Words in frozen._DONE
+    # What was put beside the fields is found too.
+    object.__setattr__(held, "more", [np.zeros(1)])
+    frozen.freeze(held)
+    assert not held.more[0].flags.writeable  # type: ignore[attr-defined]
+
+
+def test_a_name_of_counted_rows_that_is_changed_later_reaches_no_fit() -> None:
+    data = lme4py.load_dataset("sleepstudy")
+    result = lme4py.lmer(SLEEP, data)
+    data.index.name = "changed"
+    assert result.fit.design.index.name is None

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import lme4py
+from lme4py.engine.linear import scaling
 from lme4py.errors import DataError, OptionError
 
 MODELS = {
@@ -19,6 +20,20 @@ MODELS = {
 def criterion_of(name: str) -> lme4py.LmmCriterion:
     formula, data = MODELS[name]
     return lme4py.lmm_criterion(lme4py.lformula(formula, lme4py.load_dataset(data)))
+
+
+def test_random_slopes_that_are_all_fixed_effects_are_scaled_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked, centred = [], scaling._centred
+    monkeypatch.setattr(scaling, "_centred", lambda X, w, names: looked.append(names) or centred(X, w, names))
+    data = lme4py.load_dataset("sleepstudy")
+    scaling.plan_scaling(lme4py.lformula("Reaction ~ Days + (Days | Subject)", data))
+    assert looked == [("Intercept", "Days")]
+    # Other columns are looked at by themselves.
+    both = lme4py.lformula("Reaction ~ Days + (I(Days^2) | Subject)", data)
+    apart = scaling.plan_scaling(both)[0]
+    assert looked[1:] == [("Intercept", "Days"), ("Intercept", "I(Days^2)")]
+    Z = both.terms[0].values @ apart.S[0]
+    np.testing.assert_allclose(Z.T @ Z / 180, np.eye(2), atol=1e-13)  # rounding of sums of 180 products
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -9,7 +9,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pytest
@@ -33,6 +33,13 @@ def test_limit_is_restored():
             assert set(blas_threads()) == {1}
         assert set(blas_threads()) == {1}
     assert blas_threads() == before
+
+
+def test_a_limit_within_a_limit_does_nothing():
+    design = lme4py.lformula("Yield ~ 1 + (1 | Batch)", lme4py.load_dataset("Dyestuff"))
+    with threads.limited_threads(design):
+        assert isinstance(threads.limited_threads(design), nullcontext)
+    assert not isinstance(threads.limited_threads(design), nullcontext)
 
 
 def test_limit_is_restored_after_an_error():

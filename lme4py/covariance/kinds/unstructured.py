@@ -149,6 +149,8 @@ class Loadings(CovarianceStructure):
 
     def as_start(self, theta: FloatArray, lowest: float, highest: float = np.inf) -> FloatArray:
         vectors, sizes, _ = singular_parts(self.factor(theta))
+        if lowest <= sizes[self.rank - 1] and sizes[0] <= highest:
+            return self.canonical(theta)
         return self.theta_of_factor((vectors * np.clip(sizes, lowest, highest))[:, : self.rank])
 
     def boundary(

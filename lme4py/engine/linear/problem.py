@@ -102,11 +102,13 @@ class Problem:
         """Inner products of the directions of V: they depend on neither y nor theta."""
         return self._gram([structure.directions() for structure in self.structures.each])
 
-    @computed_once
+    @property
     def moment_gram(self) -> VarianceGram:
         """The same of the matrices that a start by moments is made of."""
-        if self.structures.linear:
-            return self.variance_gram
+        return self.variance_gram if self.structures.linear else self._moments
+
+    @computed_once
+    def _moments(self) -> VarianceGram:
         return self._gram([structure.moment_basis() for structure in self.structures.each])
 
     def _gram(self, bases: list[FloatArray]) -> VarianceGram:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -168,12 +169,17 @@ class RowScaler:
         rows = self.design.X[place]
         # Sums over the rows go along columns.
         XY = np.empty((rows.shape[0], rows.shape[1] + 1), order="F")
-        X = self.X(rows, out=XY[:, :-1])
+        self.X(rows, out=XY[:, :-1])
+        self.respond(place, self.steps if steps is None else steps, XY)
+        return XY
+
+    def respond(self, place: slice, steps: Sequence[FloatArray], XY: FloatArray) -> None:
+        """Put y of the rows `place` into the last column of XY, whose others are those of X."""
+        X = XY[:, :-1]
         y = _response(self.design, place, self.magnitude, self.origin)
-        for step in self.steps if steps is None else steps:
+        for step in steps:
             y -= X @ step
         np.divide(y, self.spread, out=XY[:, -1])
-        return XY
 
 
 def scale_columns(design: Design) -> tuple[Scaling, ScaledColumns]:
@@ -198,12 +204,13 @@ def plan_scaling(design: Design) -> tuple[Scaling, RowScaler]:
     """
     weight_scale = 1.0 if design.weights is None else float(design.weights.mean())
     w = None if design.weights is None else design.weights / weight_scale
-    C, fixed = _scale_fixed(design.X, w, design.x_names)
-    constant = constant_column(design.X)
+    centred = _centred(design.X, w, design.x_names)
+    C, fixed = _made_orthonormal(centred, w)
+    constant = centred.constant
     origin, magnitude = _range(design, constant is not None)
     scaler = RowScaler(design, fixed, (), origin, magnitude, 1.0, (), weight_scale)
     spread, steps = _centre_response(scaler, w)
-    random = [_scale_random(term, w) for term in design.terms]
+    random = [_scale_random(term, w, known=centred) for term in design.terms]
     scaler = replace(scaler, Z=tuple(own for _, own in random), spread=spread, steps=steps)
     log_det = float(np.log(np.abs(np.linalg.det(C)))) if C.size else 0.0
     b0 = C @ (magnitude * sum(steps, np.zeros(C.shape[0])))
@@ -274,11 +281,13 @@ def constant_column(X: FloatArray) -> int | None:
 
 def _scale_fixed(X: FloatArray, w: FloatArray | None, names: Sequence[str]) -> tuple[FloatArray, ColumnMap]:
     """C, and the map to X C, chosen so that the columns are close to orthonormal (weighted, times sqrt(n))."""
-    p = X.shape[1]
-    if p == 0:
-        return np.zeros((0, 0)), ColumnMap()
-    C, own, gram = _centre_and_scale(X, w, names)
-    if p == 1:
+    return _made_orthonormal(_centred(X, w, names), w)
+
+
+def _made_orthonormal(centred: _Centred, w: FloatArray | None) -> tuple[FloatArray, ColumnMap]:
+    """As `_scale_fixed`."""
+    X, C, own, gram, _ = centred
+    if X.shape[1] < 2:
         return C, own
     spread = eigen(gram)[0]
     if spread[-1] > _SAFE_CONDITION**2 * spread[0]:
@@ -315,17 +324,44 @@ def _triangle(X: FloatArray, own: ColumnMap, w: FloatArray | None) -> FloatArray
     return R
 
 
-def _centre_and_scale(
-    X: FloatArray, w: FloatArray | None, names: Sequence[str]
-) -> tuple[FloatArray, ColumnMap, FloatArray]:
-    """C, the map to X C where other columns are centred if one is constant and all have unit size, and their Gram."""
+class _Centred(NamedTuple):
+    """Columns X C, of which all have unit size and, where one is constant, the others are centred.
+
+    Attributes
+    ----------
+    X : ndarray, shape (n, p)
+        The user's columns.
+    C : ndarray, shape (p, p)
+    map : ColumnMap
+        To X C.
+    gram : ndarray, shape (p, p)
+        Mean products of X C.
+    constant : int or None
+        Position of the constant column.
+    """
+
+    X: FloatArray
+    C: FloatArray
+    map: ColumnMap
+    gram: FloatArray
+    constant: int | None
+
+    def has(self, Z: FloatArray) -> bool:
+        """Whether Z are the same columns, and not only equal ones."""
+        own, other = self.X.__array_interface__["data"], Z.__array_interface__["data"]
+        return bool(own == other) and self.X.shape == Z.shape and self.X.strides == Z.strides
+
+
+def _centred(X: FloatArray, w: FloatArray | None, names: Sequence[str]) -> _Centred:
     p = X.shape[1]
+    if p == 0:
+        return _Centred(X, np.zeros((0, 0)), ColumnMap(), np.zeros((0, 0)), None)
     constant = constant_column(X)
     C = np.eye(p)
     if constant is None:
         gram, sizes = _sizes(X, ColumnMap(), w, names)
         C /= sizes[None, :]
-        return C, ColumnMap(sizes=sizes), gram / sizes / sizes[:, None]
+        return _Centred(X, C, ColumnMap(sizes=sizes), gram / sizes / sizes[:, None], None)
     value = X[0, constant]
     means = _means(X, w)
     shift = means.copy()
@@ -335,7 +371,7 @@ def _centre_and_scale(
     sizes[constant] = abs(value)
     C[constant, :] -= shift / value
     C /= sizes[None, :]
-    return C, ColumnMap(shift, sizes), gram / sizes / sizes[:, None]
+    return _Centred(X, C, ColumnMap(shift, sizes), gram / sizes / sizes[:, None], constant)
 
 
 def _sizes(X: FloatArray, own: ColumnMap, w: FloatArray | None, names: Sequence[str]) -> tuple[FloatArray, FloatArray]:
@@ -378,11 +414,16 @@ def _centre_response(scaler: RowScaler, w: FloatArray | None) -> tuple[float, tu
     n, p = design.X.shape
     size2 = 0.0
     steps: list[FloatArray] = []
+    XY = np.zeros((0, p + 1))
     # Twice, because the first residuals of a response far from zero still hold rounding of its mean.
     for _ in range(2 if p else 1):
         step, squares = np.zeros(p), 0.0
         for place in row_blocks(n, _ROWS):
-            XY = scaler.fixed(place, steps)
+            if steps and n <= _ROWS:
+                # X is there, of all rows.
+                scaler.respond(place, steps, XY)
+            else:
+                XY = scaler.fixed(place, steps)
             X, y = XY[:, :p], XY[:, p]
             weighted = y if w is None else y * w[place]
             step += X.T @ weighted
@@ -401,8 +442,13 @@ def _centre_response(scaler: RowScaler, w: FloatArray | None) -> tuple[float, tu
     return scale, tuple(steps)
 
 
-def _scale_random(term: RandomTerm, w: FloatArray | None, apart: tuple[str, ...] = ()) -> tuple[FloatArray, ColumnMap]:
-    """S, and the map to Z S, for one term; columns with another value of `apart` are not mixed."""
+def _scale_random(
+    term: RandomTerm, w: FloatArray | None, apart: tuple[str, ...] = (), known: _Centred | None = None
+) -> tuple[FloatArray, ColumnMap]:
+    """S, and the map to Z S, for one term; columns with another value of `apart` are not mixed.
+
+    Where random slopes are those of all fixed effects, what is `known` of these columns serves both.
+    """
     Z = term.values
     k = Z.shape[1]
     if k == 1 and Z[0, 0] == 1.0 and (Z == 1.0).all():
@@ -414,7 +460,7 @@ def _scale_random(term: RandomTerm, w: FloatArray | None, apart: tuple[str, ...]
         S = structured_columns(structure, _own_sizes(Z, w, term.columns))
         is_scale = structure.basis is None
         return S, ColumnMap(sizes=1.0 / S.diagonal()) if is_scale else ColumnMap(mix=S)
-    S, own, gram = _centre_and_scale(Z, w, term.columns)
+    _, S, own, gram, _ = known if known is not None and known.has(Z) else _centred(Z, w, term.columns)
     if k == 1:
         return S, own
     values, vectors = eigen(gram)
