@@ -28,6 +28,7 @@ from lme4py.families.response import ResponseData
 from lme4py.families.rows import DispersionLimit, EtaDerivatives, Order, RowNoise
 from lme4py.families.shares import VarianceKind, latent_kind
 from lme4py.formula.values import Value
+from lme4py.linalg.small import eigen
 from lme4py.linalg.types import BoolArray, FloatArray
 
 __all__ = ["DensityFamily"]
@@ -306,9 +307,10 @@ class DensityFamily(MeanResponse):
     @staticmethod
     def _sized(curve: FloatArray) -> FloatArray:
         """A positive definite matrix near a symmetric one; itself where it is one."""
-        if _is_curved(curve):
+        finite = np.isfinite(curve)
+        values, vectors = eigen(np.where(finite, curve, 0.0))
+        if values[0] > _LEAST_CURVATURE and finite.all():
             return curve
-        values, vectors = np.linalg.eigh(np.where(np.isfinite(curve), curve, 0.0))
         size = np.maximum(np.abs(values), _LEAST_CURVATURE)
         result: FloatArray = (vectors * size) @ vectors.T
         return result
@@ -447,14 +449,3 @@ class DensityFamily(MeanResponse):
             at = np.where(self.valid(at + step), at + step, at)
             best = np.fmax(best, self.loglik(data, at, lam))
         return best
-
-
-def _is_curved(curve: FloatArray) -> bool:
-    """Whether no curvature is below the least one."""
-    if not np.isfinite(curve).all():
-        return False
-    try:
-        np.linalg.cholesky(curve - _LEAST_CURVATURE * np.eye(curve.shape[0]))
-    except np.linalg.LinAlgError:
-        return False
-    return True

@@ -254,7 +254,9 @@ class PartsFamily(DensityFamily):
         if not self.parts:
             return super()._part(found, of, data, sign)
         pieces = self._pieces(data)
-        columns = tuple(sign * found[tuple(sorted((*of, i)))] for i, _ in pieces)
+        columns = tuple(found[tuple(sorted((*of, i)))] for i, _ in pieces)
+        if sign != 1.0:
+            columns = tuple(sign * column for column in columns)
         return NuisanceColumns(columns, tuple(X for _, X in pieces))
 
     def _curve(self, found: dict[Index, FloatArray], data: ResponseData) -> FloatArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import accumulate
 from typing import Any, Final
 
 import numpy as np
@@ -88,20 +89,22 @@ def curve_of_pieces(found: dict[Index, FloatArray], pieces: Pieces) -> FloatArra
     pieces : list of (int, ndarray or None)
         Variable and columns of each block of lambda; None for a parameter that all rows share.
     """
-    ends = np.cumsum([0, *(1 if X is None else X.shape[1] for _, X in pieces)])
-    out = np.empty((int(ends[-1]), int(ends[-1])))
+    ends = [0, *accumulate(1 if X is None else X.shape[1] for _, X in pieces)]
+    out = np.empty((ends[-1], ends[-1]))
     for a, (i, X) in enumerate(pieces):
         for b, (j, Y) in enumerate(pieces[: a + 1]):
             rows, columns = slice(ends[a], ends[a + 1]), slice(ends[b], ends[b + 1])
-            out[rows, columns] = -_summed(found[tuple(sorted((i, j)))], X, Y)
-            out[columns, rows] = out[rows, columns].T
+            block = -_summed(found[(j, i) if j < i else (i, j)], X, Y)
+            out[rows, columns] = block
+            if a != b:
+                out[columns, rows] = block.T
     return out
 
 
 def _summed(part: FloatArray, X: FloatArray | None, Y: FloatArray | None) -> FloatArray:
     """X' diag(part) Y; None is a column of ones."""
     if X is None:
-        return np.reshape(part.sum() if Y is None else part @ Y, (1, -1))
+        return np.array([[part.sum()]]) if Y is None else (part @ Y)[None]
     summed: FloatArray = X.T @ (part[:, None] if Y is None else part[:, None] * Y)
     return summed
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from decimal import Decimal, localcontext
+
 import numpy as np
 import pytest
 from scipy import special, stats
 
+from lme4py.families.densities import zeros
 from lme4py.families.densities.calculus.jets import Degrees
 from lme4py.families.densities.calculus.rows import partials
+from lme4py.families.densities.calculus.special import (
+    log1p_minus_slope,
+    near_log1p_minus_slope,
+    sigmoid,
+    sigmoid_softplus,
+    softplus,
+)
 from lme4py.families.densities.registry import DENSITIES, make_density, with_zeros
 from lme4py.families.response import ResponseData
 
@@ -248,3 +258,43 @@ def test_rows_of_one_point_are_those_without_points():
     alone = density.jet(data, [eta, np.array(0.4)], degrees)
     for index in degrees.indices():
         np.testing.assert_array_equal(np.broadcast_to(together.parts[index], (1, 4))[0], alone.d(*index))
+
+
+def test_functions_of_the_logit_are_kept_while_only_the_mean_changes(monkeypatch):
+    density = with_zeros(make_density("poisson"))
+    data = ResponseData(np.array([0.0, 1.0, 0.0, 4.0]))
+    z, eta = np.array([-1.0, 0.5, 2.0, 0.0]), np.zeros(4)
+    asked = []
+    monkeypatch.setattr(zeros, "_FEW", 4)
+    monkeypatch.setattr(zeros, "sigmoid", lambda x: asked.append(x.tolist()) or sigmoid(x))
+    degrees = Degrees(1, (0,))
+    for shift in (0.0, 0.3):
+        partials(density, data, [eta + shift, z.copy()], degrees)
+    # Once for the probability of the zeros, and once at each predictor.
+    assert asked.count([-1.0, 2.0]) == 1
+    assert len(asked) == 3
+    moved = partials(density, data, [eta, z + 2.5], degrees)
+    again = partials(density, ResponseData(data.y), [eta, z + 2.5], degrees)
+    np.testing.assert_array_equal(moved[()], again[()])
+    assert asked.count([1.5, 4.5]) == 2
+
+
+@pytest.mark.parametrize("x", [-800.0, -740.0, -30.0, -0.3, 0.0, 1e-9, 0.3, 30.0, 740.0, 800.0])
+def test_both_sides_of_the_logistic_function_are_accurate(x):
+    with localcontext(prec=400):
+        e = Decimal(x).exp()
+        known = [float(part) for part in (e / (1 + e), 1 / (1 + e), (1 + e).ln())]
+    found = sigmoid_softplus(np.array([x]))
+    # A few roundings; numbers below 1e-308 have fewer digits.
+    np.testing.assert_allclose(np.ravel(found), known, rtol=1e-15, atol=1e-322)
+    np.testing.assert_array_equal(found[:2], sigmoid(np.array([x])))
+    np.testing.assert_allclose(softplus(np.array([x])), known[2:], rtol=1e-15, atol=1e-322)
+
+
+def test_a_logarithm_less_its_slope_near_zero():
+    x = np.array([-0.249, -1e-3, -1e-9, 1e-12, 1e-5, 0.1, 0.249])
+    with localcontext(prec=60):
+        known = [float((1 + Decimal(v)).ln() - Decimal(v) / (1 + Decimal(v))) for v in x.tolist()]
+    # A few roundings.
+    np.testing.assert_allclose(near_log1p_minus_slope(x), known, rtol=1e-15)
+    np.testing.assert_array_equal(log1p_minus_slope(x), near_log1p_minus_slope(x))

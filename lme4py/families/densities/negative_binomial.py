@@ -9,6 +9,7 @@ functions is small, and the Poisson limit s -> infinity is exact.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -29,9 +30,10 @@ from lme4py.families.densities.base import (
 )
 from lme4py.families.densities.calculus.jets import Degrees, DensityJet, compose
 from lme4py.families.densities.calculus.special import (
-    log1p_minus_slope,
+    NEAR_ZERO,
     log_log1p,
     log_log1p_rest,
+    near_log1p_minus_slope,
     sigmoid,
     sigmoid_softplus,
     softplus,
@@ -40,12 +42,13 @@ from lme4py.families.densities.calculus.special import (
 from lme4py.families.densities.counts import CountDensity
 from lme4py.families.densities.poisson import PoissonDensity
 from lme4py.families.response import ResponseData
-from lme4py.linalg.types import BoolArray, FloatArray
+from lme4py.linalg.types import FloatArray
 
 __all__ = ["NegativeBinomial1Density", "NegativeBinomial2Density"]
 
 # Logarithms of s over the counts below which truncated counts are logarithmic for all that rows can tell.
 _LOGARITHMIC: Final = -10.0
+_LOG_NEAR: Final = float(np.log(NEAR_ZERO))
 
 
 class _NegativeBinomial(ScaledDensity, CountDensity):
@@ -227,69 +230,78 @@ def _stirling_of_both(top: FloatArray, low: FloatArray, order: int) -> tuple[lis
 
 @dataclass(frozen=True)
 class _Common:
-    """What both kinds need of y, L = log mu and t = log s: y - mu, r, c, v, log(1 + v), q = log(mu/y), and w and G."""
+    """What both kinds need of y, L = log mu and t = log s: y - mu, y + s, v, log(1 + v), q = log(mu/y), and w and G."""
 
     y: FloatArray
     L: FloatArray
     t: FloatArray
     s: FloatArray
     less: FloatArray
-    r: FloatArray
-    c: FloatArray
+    total: FloatArray
     v: FloatArray
-    near: BoolArray
     length: FloatArray
     q: FloatArray
 
     @classmethod
-    def of(cls, data: ResponseData, L: FloatArray, t: FloatArray) -> _Common:
+    def of(cls, data: ResponseData, L: FloatArray, t: FloatArray, above: FloatArray) -> _Common:
+        """All of them; `above` is softplus(L - t) = log(1 + mu/s)."""
         y, s = data.y, np.exp(t)
         q = data.unless_zero(L - data.log_y, lambda: 0.0)
         less = data.unless_zero(-y * np.expm1(np.minimum(q, 700.0)), lambda: -np.exp(np.minimum(L, 700.0)))
         total = y + s
         v = -less / total
         # Far from 0, where 1 + v would lose its digits or overflow, by its two parts.
-        near = np.abs(v) < 0.5
-        length = np.where(near, np.log1p(np.where(near, v, 0.0)), softplus(L - t) + t - np.log(total))
-        return cls(y, L, t, s, less, s / total, y / total, v, near, length, q)
+        far = above + t - np.log(total)
+        length = np.where(np.abs(v) < 0.5, np.log1p(np.maximum(v, -0.5)), far)
+        return cls(y, L, t, s, less, total, v, length, q)
+
+    def unless_far(self, values: FloatArray, instead: Callable[[], FloatArray]) -> FloatArray:
+        """Numbers made with y - mu, and others where that is no number that products can be made with."""
+        near = self.v < 1e10
+        return values if np.count_nonzero(near) == near.size else np.where(near, values, instead())
+
+    @cached_property
+    def c(self) -> FloatArray:
+        return self.y / self.total
 
     # Derivatives in s only.
 
     @cached_property
+    def r(self) -> FloatArray:
+        return self.s / self.total
+
+    @cached_property
     def w(self) -> FloatArray:
-        fine = self.v < 1e10
         mu = np.exp(np.minimum(self.L, 700.0))
         plain = -self.less / (mu + self.s)
-        if fine.all():
-            return plain
-        return np.where(fine, plain, sigmoid(self.L - self.t)[0] - self.y * np.exp(-self.L))
+        return self.unless_far(plain, lambda: sigmoid(self.L - self.t)[0] - self.y * np.exp(-self.L))
 
     @cached_property
     def G(self) -> FloatArray:
         G = self.length - self.w
-        G[self.near] = log1p_minus_slope(self.v[self.near])
+        near = np.abs(self.v) < NEAR_ZERO
+        G[near] = near_log1p_minus_slope(self.v[near])
         return G
 
-    def value(self, data: ResponseData, s: FloatArray, rest: FloatArray) -> FloatArray:
-        y = data.y
-        main = -(y + s) * self.length + y * self.q
-        return data.unless_zero(main + rest - data.factorial_remainder, lambda: -s * self.length)
+    def value(self, data: ResponseData, rest: FloatArray) -> FloatArray:
+        main = self.y * self.q - self.total * self.length
+        return data.unless_zero(main + rest - data.factorial_remainder, lambda: -self.s * self.length)
 
 
 def _quadratic(data: ResponseData, L: FloatArray, T: FloatArray, degrees: Degrees) -> DensityJet:
     """NB-2 in L = log mu and T = log shape."""
-    y, s = data.y, np.exp(T)
-    k = _Common.of(data, L, T)
-    p, q = sigmoid(L - T)
+    p, q, above = sigmoid_softplus(L - T)
+    k = _Common.of(data, L, T, above)
+    s = k.s
     in_shape = degrees.keeps((1,))
     E = _beyond_poisson(data, T, max(i.count(1) for i in degrees.indices()) if in_shape else 0)
-    less_q = np.where(k.v < 1e10, k.less * q, y * q - s * p)
-    curve = (y + s) * p * q
-    rw = k.r * k.w * k.w if in_shape else k.r
+    less_q = k.unless_far(k.less * q, lambda: k.y * q - s * p)
+    curve = k.total * p * q
+    rw = k.r * k.w * k.w if in_shape else p
     return DensityJet.of(
         degrees,
         {
-            (): lambda: k.value(data, s, E[0]),
+            (): lambda: k.value(data, E[0]),
             (0,): lambda: less_q,
             (1,): lambda: E[1] - s * k.G,
             (0, 0): lambda: -curve,
@@ -311,9 +323,8 @@ def _quadratic_zero(L: FloatArray, T: FloatArray, degrees: Degrees) -> DensityJe
     hit, G = s * p, length
     if degrees.keeps((1,)):
         G = length - p
-        small = t < -1.0
-        if small.any():
-            G[small] = log1p_minus_slope(np.exp(t[small]))
+        near = t < _LOG_NEAR
+        G[near] = near_log1p_minus_slope(np.exp(t[near]))
     curve = hit * q
     return DensityJet.of(
         degrees,
@@ -335,9 +346,10 @@ def _quadratic_zero(L: FloatArray, T: FloatArray, degrees: Degrees) -> DensityJe
 def _linear(data: ResponseData, L: FloatArray, F: FloatArray, degrees: Degrees) -> DensityJet:
     """NB-1 in L = log mu and F = log phi; s = mu / phi."""
     t = L - F
-    s = np.exp(t)
-    k = _Common.of(data, L, t)
+    # Not of F: all are those of the same s.
+    k = _Common.of(data, L, t, softplus(L - t))
     rho, rest = sigmoid(F)
+    s = k.s
     E = _remainder(data.y, t, degrees.total)
     e = k.v * rest  # d log(1 + v) / dF
     rc, wc = k.r * k.c, k.w * k.c
@@ -345,7 +357,7 @@ def _linear(data: ResponseData, L: FloatArray, F: FloatArray, degrees: Degrees) 
     return DensityJet.of(
         degrees,
         {
-            (): lambda: k.value(data, s, E[0]),
+            (): lambda: k.value(data, E[0]),
             (0,): lambda: E[1] - s * k.length,
             (1,): lambda: s * k.G - E[1],
             (0, 0): lambda: E[2] - s * (k.length + k.c),

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 from scipy import special
 
+from lme4py.chunks import from_size
 from lme4py.errors import OptionError
 from lme4py.families.densities.base import Density, DensityArgument, End, Kind, Values, at
 from lme4py.families.densities.calculus.jets import Degrees, DensityJet, Index, Part, compose2, degrees_of
@@ -27,6 +28,10 @@ __all__ = ["ZERO_INFLATION", "Hurdle", "ZeroInflated"]
 ZERO_INFLATION: Final = "zero_inflation"
 # Sums of probabilities below this have lost digits.
 _TINY: Final = 1e-290
+# Up to so many rows functions of the logit of pi are kept.
+_FEW: Final = from_size(2000)
+# The value and the derivatives in the logit of pi.
+_IN_LOGIT: Final[tuple[Index, ...]] = ((), (1,), (1, 1), (1, 1, 1))
 
 
 @dataclass(frozen=True, init=False)
@@ -183,6 +188,26 @@ def _loglogistic(z: FloatArray, sign: float, slopes: bool = True) -> list[FloatA
     return [-length, sign * q, -v, sign * v * (p - q)]
 
 
+def _of_logit(
+    data: ResponseData, z: FloatArray, slopes: bool
+) -> tuple[list[FloatArray], FloatArray, tuple[FloatArray, FloatArray]]:
+    """log(1 - pi) of rows that are not zero, with three derivatives in z where they are wanted; z and pi of the others.
+
+    Of few rows they are kept: where modes are sought, z stays as it is.
+    """
+
+    def made(slopes: bool) -> tuple[list[FloatArray], FloatArray, tuple[FloatArray, FloatArray]]:
+        zero = at([z], data.zeros)[0]
+        return _loglogistic(at([z], data.positive[0])[0], -1.0, slopes), zero, sigmoid(zero)
+
+    if z.ndim != 1 or z.size > _FEW:
+        return made(slopes)
+    kept: tuple[list[FloatArray], FloatArray, tuple[FloatArray, FloatArray]] = data.remember_last(
+        "logit", z.tobytes(), lambda: made(True)
+    )
+    return kept
+
+
 class ZeroInflated(_WithZeros):
     """y is 0 with probability pi, and from the base family otherwise.
 
@@ -212,20 +237,24 @@ class ZeroInflated(_WithZeros):
     def jet(self, data: ResponseData, x: Values, degrees: Degrees) -> DensityJet:
         base_degrees, names = self._base_degrees(degrees)
         (rows, some), (zero_rows, zeros) = data.positive, data.zero_rows
-        z, own = np.asarray(x[1]), self._base(x)
+        own = self._base(x)
+        above, z, sides = _of_logit(data, np.asarray(x[1]), degrees.keeps((1,)))
         inner = self.base.jet(some, at(own, rows), base_degrees).shifted(names, degrees).parts
-        above = _loglogistic(at([z], rows)[0], -1.0, degrees.keeps((1,)))
-        others = {index: inner.get(index, 0.0) for index in degrees.indices()}
-        others |= {(1,) * k: others[(1,) * k] + part for k, part in enumerate(above) if (1,) * k in others}
+        indices = degrees.indices()
+        others = {index: inner.get(index, 0.0) for index in indices}
+        for index, part in zip(_IN_LOGIT, above, strict=False):
+            if index in others:
+                others[index] = others[index] + part
         if not zero_rows.size:
             return DensityJet(others, degrees)
         f = self.base.zero_jet(zeros, at(own, zero_rows), base_degrees).shifted(names, degrees)
-        mixed = _mixed(f, at([z], zero_rows)[0]).parts
-        sorted_rows = np.empty((len(others), *self._shape(data, x)))
-        for row, (index, part) in zip(sorted_rows, others.items(), strict=True):
-            row[..., : rows.size] = part
-            row[..., rows.size :] = mixed.get(index, 0.0)
-        return DensityJet(dict(zip(others, sorted_rows.take(data.from_zeros_last, axis=-1), strict=True)), degrees)
+        mixed = _mixed(f, z, sides).parts
+        sorted_rows = np.empty((len(indices), *self._shape(data, x)))
+        first, last = sorted_rows[..., : rows.size], sorted_rows[..., rows.size :]
+        for i, index in enumerate(indices):
+            first[i] = others[index]
+            last[i] = mixed.get(index, 0.0)
+        return DensityJet(dict(zip(indices, sorted_rows.take(data.from_zeros_last, axis=-1), strict=True)), degrees)
 
     def start_eta(self, data: ResponseData) -> FloatArray:
         """Zeros may be of either kind: they start at a small mean beside that of the others."""
@@ -236,16 +265,16 @@ class ZeroInflated(_WithZeros):
         return (_excess(data), *self.base.start_rest(data, eta))
 
 
-def _mixed(f: DensityJet, z: FloatArray) -> DensityJet:
-    """log(pi + (1 - pi) e^f)."""
+def _mixed(f: DensityJet, z: FloatArray, sides: tuple[FloatArray, FloatArray]) -> DensityJet:
+    """log(pi + (1 - pi) e^f); `sides` are pi and 1 - pi."""
     p0 = np.minimum(f.value, 0.0)
-    pi, rest = sigmoid(z)
+    pi, rest = sides
     positive = -np.expm1(p0)
     # log1p((1 - pi) (e^f - 1)) keeps a log-likelihood near zero, the sum one far from it, softplus one at its end.
     near = rest * positive
     far = near >= 0.5
-    value = np.asarray(np.log1p(-np.where(far, 0.0, near)))
-    if far.any():
+    value = np.asarray(np.log1p(-np.minimum(near, 0.5)))
+    if np.count_nonzero(far):
         sums = pi + rest * np.exp(p0)
         value = np.where(far, np.log(sums), value)
         if sums.min() < _TINY:
@@ -261,8 +290,9 @@ def _mixed(f: DensityJet, z: FloatArray) -> DensityJet:
             # w - pi without cancellation as P(0) goes to 1.
             more = w * near
             in_z = more * (1.0 - w - pi)
-            outer |= {(1,): more, (0, 1): -v, (1, 1): in_z, (0, 0, 1): third, (0, 1, 1): -third}
-            outer[1, 1, 1] = in_z * (1.0 - w - pi) - more * (v + pi * rest)
+            outer |= {(1,): more, (0, 1): -v, (1, 1): in_z, (0, 0, 1): third, (0, 1, 1): outer[0, 0, 0]}
+            if f.degrees.keeps((1, 1, 1)):
+                outer[1, 1, 1] = in_z * (1.0 - w - pi) - more * (v + pi * rest)
     return compose2(outer, f, DensityJet.kept(f.degrees, {(): z, (1,): 1.0}))
 
 

@@ -130,12 +130,14 @@ class DensityJet:
     @classmethod
     def of(cls, degrees: Degrees, parts: Mapping[Index, Callable[[], Part]]) -> DensityJet:
         """A jet from functions that give its parts; only those of `degrees` are called."""
-        return cls({index: make() for index, make in parts.items() if degrees.keeps(index)}, degrees)
+        wanted = degrees._wanted
+        return cls({index: make() for index, make in parts.items() if index in wanted}, degrees)
 
     @classmethod
     def kept(cls, degrees: Degrees, parts: Mapping[Index, Part]) -> DensityJet:
         """A jet from its parts, without those that are not of `degrees`."""
-        return cls({index: part for index, part in parts.items() if not index or degrees.keeps(index)}, degrees)
+        wanted = degrees._wanted
+        return cls({index: part for index, part in parts.items() if not index or index in wanted}, degrees)
 
     @property
     def value(self) -> FloatArray:
@@ -313,14 +315,13 @@ def compose2(outer: Mapping[Index, Part], first: DensityJet, second: DensityJet)
     """
     inner = (first.parts, second.parts)
     ones = tuple((i, b) for i in (0, 1) for b, part in inner[i].items() if isinstance(part, float) and part == 1.0)
-    known: dict[Blocks, Part] = {}
+    products, terms = _double(tuple(outer), tuple(inner[0]), tuple(inner[1]), ones, first.degrees)
+    made: list[Part] = []
+    for before, i, block in products:
+        made.append(inner[i][block] if before is None else made[before] * inner[i][block])
     parts: dict[Index, Part] = {(): outer[()]}
-    for index, wrt, blocks, count in _double(tuple(inner[0]), tuple(inner[1]), ones, first.degrees):
-        if wrt not in outer:
-            continue
-        term = outer[wrt]
-        if blocks:
-            term = term * _product(blocks, inner, known)
+    for index, wrt, place, count in terms:
+        term = outer[wrt] if place is None else outer[wrt] * made[place]
         if count > 1:
             term = count * term
         parts[index] = parts[index] + term if index in parts else term
@@ -328,23 +329,19 @@ def compose2(outer: Mapping[Index, Part], first: DensityJet, second: DensityJet)
 
 
 Blocks = tuple[tuple[int, Index], ...]
-
-
-def _product(blocks: Blocks, inner: tuple[Mapping[Index, Part], ...], known: dict[Blocks, Part]) -> Part:
-    """The product of some derivatives of f and h; several terms share one."""
-    if blocks not in known:
-        (i, block), rest = blocks[-1], blocks[:-1]
-        known[blocks] = _product(rest, inner, known) * inner[i][block] if rest else inner[i][block]
-    return known[blocks]
+# A product of derivatives of f and h: where the one before it stands, and the factor more that it has.
+Factors = tuple[int | None, int, Index]
+# A derivative of g(f, h), that of g, where the product that it is multiplied by stands, and how often it is there.
+Term = tuple[Index, Index, int | None, int]
 
 
 @lru_cache(maxsize=1024)
 def _double(
-    first: tuple[Index, ...], second: tuple[Index, ...], ones: Blocks, degrees: Degrees
-) -> tuple[tuple[Index, Index, Blocks, int], ...]:
+    outer: tuple[Index, ...], first: tuple[Index, ...], second: tuple[Index, ...], ones: Blocks, degrees: Degrees
+) -> tuple[tuple[Factors, ...], tuple[Term, ...]]:
     """Derivatives of g(f, h): every split into blocks with every choice of f or h for each, and how often it is there.
 
-    Factors that are `ones` are left out.
+    Factors that are `ones` are left out, and so are derivatives that are none of `outer`.
     """
     have = (set(first), set(second))
     used = tuple(sorted({i for index in first + second for i in index}))
@@ -355,9 +352,18 @@ def _double(
         for blocks in _partitions(index):
             for choice in product((0, 1), repeat=len(blocks)):
                 chosen = tuple(sorted(zip(choice, blocks, strict=True)))
-                if all(block in have[c] for c, block in chosen):
+                if all(block in have[c] for c, block in chosen) and tuple(sorted(choice)) in outer:
                     found[index, tuple(sorted(choice)), tuple(one for one in chosen if one not in ones)] += 1
-    return tuple((*split, count) for split, count in found.items())
+    # Several terms share one product.
+    places: dict[Blocks, int] = {}
+    products: list[Factors] = []
+    for _, _, factors in found:
+        for i, (number, block) in enumerate(factors):
+            if factors[: i + 1] not in places:
+                places[factors[: i + 1]] = len(products)
+                products.append((places.get(factors[:i]), number, block))
+    terms = tuple((index, wrt, places.get(factors), count) for (index, wrt, factors), count in found.items())
+    return tuple(products), terms
 
 
 def select(where: BoolArray, yes: DensityJet, no: DensityJet) -> DensityJet:

@@ -62,7 +62,7 @@ def _full(part: Part, shape: tuple[int, ...]) -> FloatArray:
 
 def _weighted(density: Density, data: ResponseData, x: list[FloatArray], degrees: Degrees) -> DensityJet:
     valid = density.valid(x)
-    everywhere = bool(np.all(valid))
+    everywhere = np.count_nonzero(valid) == np.size(valid)
     if not everywhere:
         x = density.moved_inside(x, valid)
     jet = density.jet(data, x, degrees)

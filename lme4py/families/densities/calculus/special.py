@@ -22,6 +22,7 @@ from lme4py.linalg.types import FloatArray
 
 __all__ = [
     "LOG_2PI",
+    "NEAR_ZERO",
     "expm1_minus",
     "expm1_minus_slopes",
     "log1mexp",
@@ -31,6 +32,7 @@ __all__ = [
     "log_factorial_remainder",
     "log_log1p",
     "log_log1p_rest",
+    "near_log1p_minus_slope",
     "rising",
     "sigmoid",
     "sigmoid_softplus",
@@ -39,6 +41,8 @@ __all__ = [
 ]
 
 LOG_2PI: Final = float(np.log(2.0 * np.pi))
+# Up to here log(1 + x) is taken by its series, less the terms that cancel.
+NEAR_ZERO: Final = 0.25
 # Coefficients of x^-1, x^-3, ... of Stirling's series: B_2k / (2k (2k - 1)).
 _STIRLING: Final = (
     1 / 12,
@@ -52,38 +56,56 @@ _STIRLING: Final = (
 )
 # From here on eight terms of the series leave less than 1e-16, also in the third derivative.
 _LARGE: Final = 15.0
+_LOG_LARGE: Final = float(np.log(_LARGE))
 _SHIFT: Final = 15
 _STEPS: Final = np.arange(1.0, _SHIFT)
 # Of x^-(2 m + 1), a column for each m, in the k-th derivative with respect to log x, a row for each k.
 _COEFFICIENTS: Final = np.array([[c * (-(2.0 * m + 1.0)) ** k for m, c in enumerate(_STIRLING)] for k in range(4)])
 # Up to so many numbers are summed over a table.
 _FEW: Final = from_size(512)
+# The exponential of a larger number may be infinite.
+_HIGHEST: Final = 709.0
 # log x outside of these is taken at them: x is no number of double precision there.
 _RANGE: Final = (-700.0, 700.0)
 
 
 def log1p_minus(x: FloatArray) -> FloatArray:
-    """log(1 + x) - x for x > -1, without cancellation near 0.
+    """log(1 + x) - x for x > -1, without cancellation near 0."""
+    near = np.abs(x) < NEAR_ZERO
+    result: FloatArray = np.where(near, _near_log1p_minus(np.where(near, x, 0.0)), np.log1p(x) - x)
+    return result
 
-    With v = x / (2 + x) this is -x v + 2 v^3 (1/3 + v^2/5 + v^4/7 + ...).
-    """
-    near = np.abs(x) < 0.25
-    z = np.where(near, x, 0.0)
-    v = z / (2.0 + z)
+
+def _near_log1p_minus(x: FloatArray) -> FloatArray:
+    """The same near 0: with v = x / (2 + x) it is -x v + 2 v^3 (1/3 + v^2/5 + v^4/7 + ...)."""
+    v = x / (2.0 + x)
+    result: FloatArray = v * (2.0 * _atanh_rest(v) - x)
+    return result
+
+
+def _atanh_rest(v: FloatArray) -> FloatArray:
+    """atanh(v) / v - 1 = v^2/3 + v^4/5 + ... of abs(v) up to 1/7."""
     w = v * v
     series = np.full_like(w, 1 / 21)
     for k in (19, 17, 15, 13, 11, 9, 7, 5, 3):
         series *= w
         series += 1 / k
-    result: FloatArray = np.where(near, 2.0 * v * w * series - z * v, np.log1p(x) - x)
-    return result
+    series *= w
+    return series
 
 
 def log1p_minus_slope(x: FloatArray) -> FloatArray:
     """log(1 + x) - x / (1 + x) for x > -1: positive, x^2/2 near 0, without cancellation."""
-    near = np.abs(x) < 0.25
+    near = np.abs(x) < NEAR_ZERO
     z = np.where(near, x, 0.0)
-    result: FloatArray = np.where(near, log1p_minus(z) + z * z / (1.0 + z), np.log1p(x) - x / (1.0 + x))
+    result: FloatArray = np.where(near, near_log1p_minus_slope(z), np.log1p(x) - x / (1.0 + x))
+    return result
+
+
+def near_log1p_minus_slope(x: FloatArray) -> FloatArray:
+    """The same where abs(x) is below `NEAR_ZERO`: with v = x / (2 + x) it is 2 v (v / (1 + v) + v^2/3 + ...)."""
+    v = x / (2.0 + x)
+    result: FloatArray = 2.0 * v * (v / (1.0 + v) + _atanh_rest(v))
     return result
 
 
@@ -127,27 +149,24 @@ def expm1_minus_slopes(x: FloatArray, order: int = 3) -> list[FloatArray]:
 
 def softplus(x: FloatArray) -> FloatArray:
     """log(1 + e^x)."""
-    result: FloatArray = np.maximum(x, 0.0) + np.log1p(np.exp(-np.abs(x)))
+    result: FloatArray = np.maximum(np.log1p(np.exp(np.minimum(x, _HIGHEST))), x)
     return result
 
 
 def sigmoid(x: FloatArray) -> tuple[FloatArray, FloatArray]:
     """1 / (1 + e^-x) and 1 / (1 + e^x), both to full relative accuracy."""
-    return _sides(x, np.exp(-np.abs(x)))
+    # One of the exponentials is 1, and their sum 1 + e^-|x|.
+    left, right = np.exp(np.minimum(x, 0.0)), np.exp(-np.maximum(x, 0.0))
+    both = left + right
+    return left / both, right / both
 
 
 def sigmoid_softplus(x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """`sigmoid` and `softplus` of the same numbers."""
-    small = np.exp(-np.abs(x))
-    return *_sides(x, small), np.maximum(x, 0.0) + np.log1p(small)
-
-
-def _sides(x: FloatArray, small: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """The values of `sigmoid` from e^-|x|."""
-    larger = 1.0 / (1.0 + small)
-    smaller = small * larger
-    right = x > 0.0
-    return np.where(right, larger, smaller), np.where(right, smaller, larger)
+    above = np.maximum(x, 0.0)
+    left, right = np.exp(np.minimum(x, 0.0)), np.exp(-above)
+    both = left + right
+    return left / both, right / both, above + np.log1p(left * right)
 
 
 def log1mexp(x: FloatArray) -> FloatArray:
@@ -220,17 +239,25 @@ def stirling(t: FloatArray, order: int = 3) -> list[FloatArray]:
     >>> delta * 12e6, slope * 12e6
     (array([1.]), array([-1.]))
     """
-    t = np.clip(np.asarray(t, dtype=np.float64), *_RANGE)
-    small = t < np.log(_LARGE)
-    if not small.any():
+    t = _in_range(t)
+    small = t < _LOG_LARGE
+    count = np.count_nonzero(small)
+    if count == 0:
         return _series(np.exp(-t), order)
-    if small.all():
+    if count == small.size:
         return _shifted(t, order)
     out = [np.empty(t.shape) for _ in range(order + 1)]
-    for where, parts in ((small, _shifted(t[small], order)), (~small, _series(np.exp(-t[~small]), order))):
+    large = ~small
+    for where, parts in ((small, _shifted(t[small], order)), (large, _series(np.exp(-t[large]), order))):
         for result, part in zip(out, parts, strict=True):
             result[where] = part
     return out
+
+
+def _in_range(t: FloatArray) -> FloatArray:
+    """log x where x is a number of double precision."""
+    result: FloatArray = np.minimum(np.maximum(t, _RANGE[0]), _RANGE[1])
+    return result
 
 
 def _series(r: FloatArray, order: int) -> list[FloatArray]:
@@ -301,7 +328,7 @@ def rising(y: FloatArray, t: FloatArray, order: int = 3) -> list[FloatArray]:
     1.791...
     """
     y, t = np.broadcast_arrays(np.asarray(y, dtype=np.float64), np.asarray(t, dtype=np.float64))
-    t = np.clip(t, *_RANGE)
+    t = _in_range(t)
     a = np.exp(t)
     x = y / a
     total = y + a
