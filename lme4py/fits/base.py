@@ -110,6 +110,11 @@ class Fit(Frozen):
         """Whether residuals (rows, given the random effects) are independent with one variance for each weight."""
         return True
 
+    @property
+    def has_fitted_variance(self) -> bool:
+        """Whether residual variances depend on the fitted values."""
+        return False
+
     if TYPE_CHECKING:
         # What every kind of fit has, some as a field and some as a property; all of it can only be read.
 

@@ -63,7 +63,7 @@ class Model(ABC):
     # --- covariances ------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def joint_variance(self, expected: bool = False) -> JointVariance:
+    def joint_variance(self, expected: bool = False, beside: bool = False) -> JointVariance:
         """The joint covariance of the errors of coefficients and conditional modes.
 
         The fixed effects have `fit.vcov`, robust where the fit was asked for that; the conditional modes given the
@@ -74,6 +74,9 @@ class Model(ABC):
         expected : bool
             The model's own covariance of the fixed effects; for generalised models with the expected weights, and the
             fixed effects of the working model (X'V^-1X)^-1.
+        beside : bool
+            Of generalised models with one predictor: the modes move with the parameters of the distribution too, whose
+            errors follow those of the coefficients.
 
         Returns
         -------

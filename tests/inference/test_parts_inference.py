@@ -224,14 +224,6 @@ def test_models_without_parts_have_the_types_of_their_one_predictor():
     np.testing.assert_allclose(linear.predict(type="variance"), linear.sigma**2, rtol=1e-15)
     with pytest.raises(OptionError, match="poisson family has no prediction of type 'zprob'"):
         lme4py.glmer(FORMULA, data, family="poisson").predict(type="zprob")
-    # Limits come from a part; what is named is the same model, with the same dispersion.
-    with pytest.raises(OptionError, match=r'further parts; fit it with dispformula="~ 1"'):
-        counts.predict(type="dispersion", interval="confidence")
-    with_part = lme4py.glmer(FORMULA, data, family="nbinomial", dispformula="~ 1")
-    limits = with_part.predict(data.head(2), type="dispersion", interval="confidence")
-    np.testing.assert_allclose(limits["predicted"], shape, rtol=1e-5)
-    with pytest.raises(OptionError, match=r"further parts; conf_int\(parm='sigma'\)"):
-        linear.predict(type="variance", interval="confidence")
 
 
 def test_covariances_by_the_labels_of_the_terms(fits):

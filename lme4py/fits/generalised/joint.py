@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 
-def joint_variance(fit: GeneralisedFit, expected: bool) -> JointVariance:
+def joint_variance(fit: GeneralisedFit, expected: bool, beside: bool = False) -> JointVariance:
     problem, mode = fit.problem, fit.point.mode
     p, products = problem.n_fixed, problem.products
     w, swept = mode.w, mode.swept
@@ -52,8 +52,8 @@ def joint_variance(fit: GeneralisedFit, expected: bool) -> JointVariance:
     whole = fit.design.X if fit.family.is_joint else problem.stack.below(fit.design.X)
     columns = problem.stack.weigh(w, whole)
     # The modes move with thresholds and with the coefficients of further predictors too, and these with the fixed ones.
-    columns = np.column_stack([columns, *coefficient_scores(fit.family, problem.data, mode.eta, mode.lam)])
-    vcov = coefficient_vcov(fit)
+    columns = np.column_stack([columns, *coefficient_scores(fit.family, problem.data, mode.eta, mode.lam, beside)])
+    vcov = coefficient_vcov(fit, beside)
     return _joint(fit, swept, w, columns, np.eye(p, columns.shape[1]), vcov)
 
 
@@ -99,19 +99,23 @@ def _moves_beside(family: Family) -> bool:
     return family.has_thresholds or family.n_coefficients > 0 or (family.n_nuisance > 0 and not family.mean_is_link)
 
 
-def coefficient_vcov(fit: Any) -> FloatArray:
+def coefficient_vcov(fit: Any, beside: bool = False) -> FloatArray:
     """Covariance of all that modes move with.
 
     Parameters
     ----------
     fit : Fit
+    beside : bool
+        The parameters of the distribution are asked for, whatever the family.
     """
     m = fit.theta.size
-    known: FloatArray = fit.parameter_vcov[m:, m:] if _moves_beside(fit.family) else fit.vcov
+    known: FloatArray = fit.parameter_vcov[m:, m:] if beside or _moves_beside(fit.family) else fit.vcov
     return known
 
 
-def coefficient_scores(family: Family, data: ResponseData, eta: FloatArray, lam: Any) -> tuple[FloatArray, ...]:
+def coefficient_scores(
+    family: Family, data: ResponseData, eta: FloatArray, lam: Any, beside: bool = False
+) -> tuple[FloatArray, ...]:
     """Less the derivatives of each row's score in what modes move with beside the fixed effects, (D n, d), or nothing.
 
     Parameters
@@ -120,8 +124,10 @@ def coefficient_scores(family: Family, data: ResponseData, eta: FloatArray, lam:
     data : ResponseData
     eta : ndarray, shape (D n,)
     lam : float or ndarray
+    beside : bool
+        The parameters of the distribution are asked for, whatever the family.
     """
-    if not _moves_beside(family):
+    if not (beside and family.n_nuisance) and not _moves_beside(family):
         return ()
     part = family.derivatives(data, eta, lam, 3, expected=False).score_lam
     if not family.has_thresholds:

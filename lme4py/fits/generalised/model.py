@@ -73,9 +73,9 @@ class GeneralisedModel(Model):
     def __init__(self, fit: GeneralisedFit) -> None:
         self.fit = fit
 
-    def joint_variance(self, expected: bool = False) -> JointVariance:
+    def joint_variance(self, expected: bool = False, beside: bool = False) -> JointVariance:
         with limited_threads(self.fit.design):
-            return joint.joint_variance(self.fit, expected)
+            return joint.joint_variance(self.fit, expected, beside)
 
     def predictor_variance(self, rows: RowArrays) -> FloatArray:
         if self.fit.certificate.monte_carlo is not None:

@@ -76,7 +76,7 @@ class LinearModel(Model):
     def __init__(self, fit: LinearFit) -> None:
         self.fit = fit
 
-    def joint_variance(self, expected: bool = False) -> JointVariance:
+    def joint_variance(self, expected: bool = False, beside: bool = False) -> JointVariance:
         with limited_threads(self.fit.design):
             return joint.joint_variance(self.fit, expected)
 

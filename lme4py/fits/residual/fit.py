@@ -60,6 +60,10 @@ class ResidualFit(NormalFit):
         return not self.residual.text and not self.residual.variance_text
 
     @property
+    def has_fitted_variance(self) -> bool:
+        return self.residual.fitted_column is not None
+
+    @property
     def default_ddf(self) -> str:
         """As of other linear models; "normal" where no variance is estimated."""
         return self.conventions.ddf or (super().default_ddf if self.theta.size else "normal")

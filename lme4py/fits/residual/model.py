@@ -81,7 +81,7 @@ class ResidualModel(Model):
 
     # --- covariances ------------------------------------------------------------------------------------------------
 
-    def joint_variance(self, expected: bool = False) -> JointVariance:
+    def joint_variance(self, expected: bool = False, beside: bool = False) -> JointVariance:
         refuse_residual("errors of predictions with conditional modes, and leverages, are")
 
     def predictor_variance(self, rows: RowArrays) -> FloatArray:

@@ -108,7 +108,7 @@ class SurveyModel(GeneralisedModel):
         covariance: FloatArray = factor * moves.T @ moves
         return covariance
 
-    def joint_variance(self, expected: bool = False) -> NoReturn:
+    def joint_variance(self, expected: bool = False, beside: bool = False) -> NoReturn:
         refuse_pseudo("joint uncertainty of coefficients and random effects is", "leave the random effects out of it")
 
     def working_model(self) -> NoReturn:

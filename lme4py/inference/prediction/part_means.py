@@ -76,7 +76,9 @@ class PartMean:
         return link_limits(fit, self.link, self.value, self.errors(fit), alpha)
 
 
-def link_limits(fit: Fit, link: Link, value: FloatArray, error: FloatArray, alpha: float) -> list[FloatArray]:
+def link_limits(
+    fit: Fit, link: Link, value: FloatArray, error: FloatArray, alpha: float, ddf: str | None = None
+) -> list[FloatArray]:
     """Limits that are symmetric on the scale of a link, each (n,).
 
     Parameters
@@ -86,9 +88,11 @@ def link_limits(fit: Fit, link: Link, value: FloatArray, error: FloatArray, alph
     value, error : ndarray, shape (n,)
         Estimates and standard errors.
     alpha : float
+    ddf : str, optional
+        Degrees of freedom that all rows have in common; those of the fit when not given.
     """
     centre = link.eta(value)
-    half = float(quantile(alpha, constant_df(fit, None))) * error / np.abs(link.derivatives(centre)[1])
+    half = float(quantile(alpha, constant_df(fit, ddf))) * error / np.abs(link.derivatives(centre)[1])
     ends = np.stack([link.mean(centre - half), link.mean(centre + half)])
     return [ends.min(axis=0), ends.max(axis=0)]
 

@@ -13,17 +13,22 @@ from lme4py.data.frame import read_frame
 from lme4py.design.parts import new_parts
 from lme4py.design.recipe import new_random_values
 from lme4py.errors import OptionError, did_you_mean
-from lme4py.families.mean_response import mean_response
+from lme4py.families.links import LogMean
 from lme4py.families.parts import PartsFamily
-from lme4py.families.registry import family_with_parts
 from lme4py.families.response import ResponseData
 from lme4py.fits.base import Fit
-from lme4py.fits.kinds import model_of
+from lme4py.fits.parameters import is_inverted
 from lme4py.fits.rows.arrays import RowArrays
 from lme4py.fits.steps import response_with_modes
 from lme4py.inference.estimates.coefficients import chosen_alpha
+from lme4py.inference.estimates.dispersion import shown_dispersion
 from lme4py.inference.prediction.intervals import row_data
-from lme4py.inference.prediction.part_errors import combined_variance, predictor_covariance
+from lme4py.inference.prediction.part_errors import (
+    combined_variance,
+    own_variance,
+    predictor_covariance,
+    residual_variance,
+)
 from lme4py.inference.prediction.part_means import link_limits, part_mean
 from lme4py.inference.prediction.part_quantiles import part_quantiles
 from lme4py.inference.prediction.predictor import linear_predictor
@@ -90,10 +95,9 @@ def predict_parts(
     -------
     pandas.Series, or pandas.DataFrame predicted, lower, upper
     """
-    import pandas as pd
-
+    level = chosen_alpha(fit, alpha)
     if not isinstance(fit.family, PartsFamily):
-        return _of_one_predictor(fit, data, include_random, type, new_levels, interval, offset, se, weights)
+        return _of_one_predictor(fit, data, include_random, type, new_levels, interval, offset, level, se, weights)
     _check(fit, type, interval)
     average = isinstance(include_random, str) and include_random == "integrate"
     chosen = chosen_terms(fit, include_random)
@@ -105,7 +109,6 @@ def predict_parts(
         replace(rows.take(whole), frame=None if frame is None else frame.take(np.flatnonzero(whole))),
         response.take(whole),
     )
-    level = chosen_alpha(fit, alpha)
     if interval == "prediction":
         known = row_data(fit, frame, whole, weights)
         columns = _with_observations(fit, rows, replace(known, y=np.zeros(rows.n), parts=response.parts), level)
@@ -113,13 +116,7 @@ def predict_parts(
         columns = _with_average(fit, type, rows, response, interval is not None, level, se)
     else:
         columns = _with_modes(fit, type, rows, response, interval is not None, level, se)
-    names = ["predicted", *["std_error"] * se, *["lower", "upper"] * (interval is not None)]
-    values: FloatArray = np.full((whole.size, len(columns)), np.nan)
-    values[whole] = np.column_stack(columns)
-    table, index = (values, frame.index) if frame is not None else padded(fit, values)
-    if len(names) == 1:
-        return pd.Series(table[:, 0], index=index, name="predicted")
-    return pd.DataFrame(table, index=index, columns=names)
+    return _shown(fit, frame, whole, columns, se, interval is not None)
 
 
 def _of_one_predictor(
@@ -130,54 +127,84 @@ def _of_one_predictor(
     new_levels: str,
     interval: str | None,
     offset: Column | FloatArray | None,
+    alpha: float,
     se: bool,
     weights: Any,
-) -> pd.Series[float]:
+) -> pd.Series[float] | pd.DataFrame:
     """Dispersions and variances of rows of a model without further parts."""
-    import pandas as pd
-
-    _check(fit, type, None)
-    average = isinstance(include_random, str) and include_random == "integrate"
-    if interval is not None or se or (average and type == "variance"):
-        raise fit.family.lacks(f"averages, errors and limits of type {type!r} without further parts; {_instead(fit)}")
+    _check(fit, type, interval)
+    average = isinstance(include_random, str) and include_random == "integrate" and type == "variance"
     chosen = chosen_terms(fit, include_random)
     frame = None if data is None else read_frame(data)
-    rows = without_unseen(make_rows(fit, frame, chosen, False, offset), new_levels)
+    rows = without_unseen(make_rows(fit, frame, chosen, average, offset), new_levels)
     report_unseen(fit, rows, new_levels)
-    whole = rows.complete
-    values = np.full(whole.size, np.nan)
-    if not fit.independent_residuals:
-        values[whole] = _of_residuals(fit, type, rows, whole, row_data(fit, frame, whole, weights).weight)
-    elif type == "dispersion":
-        values[whole] = fit.sigma if fit.normal_errors else fit.dispersion
-    else:
-        known = row_data(fit, frame, whole, weights)
-        eta = _eta(fit, rows.take(whole))
-        values[whole] = (
-            fit.sigma**2 / known.weight
-            if fit.normal_errors
-            else mean_response(fit.family).row_variance(fit.family.mean(eta), fit.lam, known)
-        )
-    table, index = (values, frame.index) if frame is not None else padded(fit, values)
-    return pd.Series(table, index=index, name="predicted")
-
-
-def _instead(fit: Fit) -> str:
-    """What has limits of dispersions and variances where a model without parts has none."""
+    whole, limits = rows.complete, interval is not None
+    known, rows = row_data(fit, frame, whole, weights), rows.take(rows.complete)
     if fit.normal_errors:
-        return "conf_int(parm='sigma') has those of the residual standard deviation"
-    try:
-        family_with_parts(fit.family, [("dispersion", ("Intercept",))])
-    except OptionError:
-        return "use bootstrap()"
-    return 'fit it with dispformula="~ 1", which is the same model, or use bootstrap()'
+        columns = _of_normal(
+            fit, type, rows, whole, np.broadcast_to(known.weight, rows.n), average, limits or se, alpha
+        )
+    elif type == "dispersion":
+        columns = [np.full(rows.n, value) for value in _of_dispersion(fit, alpha)]
+    elif limits or se:
+        value, error = own_variance(fit, rows, _eta(fit, rows), known, average)
+        columns = [value, error, *link_limits(fit, LogMean(), value, error, alpha)]
+    else:
+        columns = [own_variance(fit, rows, _eta(fit, rows), known, average, errors=False)[0]]
+    kept = [True, se, limits, limits]
+    return _shown(fit, frame, whole, [one for one, keep in zip(columns, kept, strict=False) if keep], se, limits)
 
 
-def _of_residuals(fit: Fit, type: str, rows: RowArrays, whole: BoolArray, weight: Any) -> FloatArray:
-    """Residual variances of rows of a model with a residual structure, or their standard deviations at weight 1."""
-    own = rows.take(whole)
-    variance = model_of(fit).noise(own, whole, None if rows.frame is None else weight, _eta(fit, own)).variance
-    return np.asarray(variance if type == "variance" else np.sqrt(variance * weight))
+def _of_dispersion(fit: Fit, alpha: float) -> tuple[float, float, float, float]:
+    """The dispersion, its standard error and its limits, in the words of the family whatever the front door."""
+    found = shown_dispersion(fit, alpha)
+    if found is None:
+        raise fit.family.lacks("prediction of type 'dispersion'")
+    if not is_inverted(fit):
+        return found.estimate, found.std_error, found.lower, found.upper
+    with np.errstate(divide="ignore"):
+        low, value, high = 1.0 / np.array([found.upper, found.estimate, found.lower])
+    return float(value), found.std_error * float(value) ** 2, float(low), float(high)
+
+
+def _of_normal(
+    fit: Fit,
+    type: str,
+    rows: RowArrays,
+    whole: BoolArray,
+    weight: FloatArray,
+    average: bool,
+    uncertain: bool,
+    alpha: float,
+) -> list[FloatArray]:
+    """Variances of normal responses, or their standard deviations at weight 1, with errors and limits."""
+    if uncertain and fit.has_fitted_variance:
+        raise OptionError(
+            "errors and limits of residual variances that depend on the fitted values are not defined here: the "
+            "fitted values have errors too; leave out `interval` and `se`, or use bootstrap()."
+        )
+    variance, error = residual_variance(fit, rows, whole, weight, _eta(fit, rows), average, uncertain)
+    if type == "dispersion":
+        value = np.sqrt(variance * weight)
+        error = 0.5 * value * error / variance
+    else:
+        value = variance
+    return [value, error, *(link_limits(fit, LogMean(), value, error, alpha, "normal") if uncertain else [])]
+
+
+def _shown(
+    fit: Fit, frame: Any, whole: BoolArray, columns: Sequence[FloatArray], se: bool, limits: bool
+) -> pd.Series[float] | pd.DataFrame:
+    """Columns of complete rows (predictions, then errors and limits where asked for) on the index of the data."""
+    import pandas as pd
+
+    names = ["predicted", *["std_error"] * se, *["lower", "upper"] * limits]
+    values: FloatArray = np.full((whole.size, len(names)), np.nan)
+    values[whole] = np.column_stack(columns)
+    table, index = (values, frame.index) if frame is not None else padded(fit, values)
+    if len(names) == 1:
+        return pd.Series(table[:, 0], index=index, name="predicted")
+    return pd.DataFrame(table, index=index, columns=names)
 
 
 def _eta(fit: Fit, rows: RowArrays) -> FloatArray:
