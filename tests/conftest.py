@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -19,9 +20,17 @@ collect_ignore_glob = _ONCE if TINY and os.environ[VARIABLE] != "all" else []
 
 def pytest_configure():
     """Processes of pytest-xdist share the cores: their threads of BLAS would wait for one another."""
+    # Modules and thousands of tests stay until the end: searches for garbage among them were a fifth of the time.
+    gc.disable()
     workers = os.environ.get("PYTEST_XDIST_WORKER_COUNT")
     if workers:
         threadpool_limits(max(1, (os.cpu_count() or 1) // int(workers)))
+
+
+def pytest_collection_finish():
+    """From here on garbage is looked for among what tests make."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
