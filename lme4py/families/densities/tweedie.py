@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,6 +34,8 @@ __all__ = ["Tweedie"]
 
 # Bound of |logit(power - 1)|.
 _FARTHEST: Final = 6.0
+# Terms of a distribution function that are left out.
+_NOTHING: Final = 1e-18
 
 
 @dataclass(frozen=True)
@@ -120,29 +123,36 @@ class Tweedie(ScaledDensity):
         return np.exp(-self._poisson_gamma(x, data)[0])
 
     def cdf(self, y: FloatArray, x: Values, data: ResponseData) -> FloatArray:
-        return self._tails(y, x, data)[0]
+        return self._tail(special.gammainc, y, x, data)
 
     def sf(self, y: FloatArray, x: Values, data: ResponseData) -> FloatArray:
-        return self._tails(y, x, data)[1]
+        return self._tail(special.gammaincc, y, x, data)
 
-    def _tails(self, y: FloatArray, x: Values, data: ResponseData) -> tuple[FloatArray, FloatArray]:
-        """Sums over the number of amounts of its probability times the gamma distribution function."""
+    def _tail(
+        self, part: Callable[[FloatArray, FloatArray], FloatArray], y: FloatArray, x: Values, data: ResponseData
+    ) -> FloatArray:
+        """Sum over the number of amounts of its probability times a tail of the gamma distribution."""
+        is_lower = part is special.gammainc
         number, shape_of, scale = np.broadcast_arrays(*self._poisson_gamma(x, data))
         y, (number, shape_of, scale), shape = flat(y, (number, shape_of, scale))
-        lower, upper = np.exp(-number), np.zeros(y.shape)
+        total = np.exp(-number) if is_lower else np.zeros(y.shape)
         # The number of amounts within 9 standard deviations, and some more where they are few.
         spread = 9.0 * np.sqrt(number) + 30.0
         first, last = np.maximum(np.floor(number - spread), 1.0), np.ceil(number + spread)
+        z = np.maximum(y, 0.0) / scale
+        with np.errstate(divide="ignore"):
+            log_number = np.log(number)
+        # Beside the probability of no amount these are not seen.
+        least = _NOTHING * total
         for offset in range(int((last - first).max(initial=0.0)) + 1):
             rows = np.flatnonzero(first + offset <= last)
             j = first[rows] + offset
-            p = np.exp(special.xlogy(j, number[rows]) - number[rows] - special.gammaln(j + 1.0))
-            z = np.maximum(y[rows], 0.0) / scale[rows]
-            lower[rows] += p * special.gammainc(j * shape_of[rows], z)
-            upper[rows] += p * special.gammaincc(j * shape_of[rows], z)
-        below = y < 0.0
-        lower, upper = np.where(below, 0.0, lower), np.where(below, 1.0, upper)
-        return np.minimum(lower, 1.0).reshape(shape), np.minimum(upper, 1.0).reshape(shape)
+            p = np.exp(j * log_number[rows] - number[rows] - special.gammaln(j + 1.0))
+            seen = p > least[rows]
+            rows, p, j = rows[seen], p[seen], j[seen]
+            total[rows] += p * part(j * shape_of[rows], z[rows])
+        total = np.where(y < 0.0, 0.0 if is_lower else 1.0, total)
+        return np.minimum(total, 1.0).reshape(shape)
 
     def quantile(self, p: FloatArray, x: Values, data: ResponseData) -> FloatArray:
         zero = self.zero_probability(x, data)

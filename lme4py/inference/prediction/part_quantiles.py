@@ -8,6 +8,7 @@ itself is sharp on its scale: the trapezoidal rule over a normal density then ha
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import product
 from typing import Any, Final
 
@@ -19,7 +20,8 @@ from lme4py.families.densities.counts import discrete_quantile
 from lme4py.families.parts import PartsFamily
 from lme4py.families.response import ResponseData
 from lme4py.fits.base import Fit
-from lme4py.linalg.types import BoolArray, FloatArray, IntArray
+from lme4py.inference.prediction.response_quantiles import search
+from lme4py.linalg.types import FloatArray, IntArray
 
 __all__ = ["part_quantiles"]
 
@@ -29,9 +31,6 @@ _NARROWEST_STEP: Final = 0.02
 _REACH: Final = 8.0
 # Values of a distribution function that are held at a time.
 _TABLE: Final = chunk(400_000)
-_HALVINGS: Final = 60
-# Logarithms of positive responses that are numbers.
-_LAST: Final = 700.0
 
 # From numbers without bounds to responses.
 _SCALES: Final[dict[str, Callable[[FloatArray], FloatArray]]] = {
@@ -135,37 +134,52 @@ class _Mixture:
         return self._continuous(p)
 
     def _continuous(self, p: FloatArray) -> FloatArray:
-        """By bisection on a scale on which any response is a number; a zero has a probability of its own."""
-        if self.family.kind not in _SCALES:
+        """On a scale on which any response is a number; a zero has a probability of its own."""
+        if self.family.kind not in ("real", "positive", "proportion"):
             raise self.family.lacks("prediction intervals with further parts")
-        of = _SCALES[self.family.kind]
+        out = np.zeros(self.n)
         rows = np.arange(self.n)
-        low, high = self._bracket(p, rows, of)
-        for _ in range(_HALVINGS):
-            middle = 0.5 * (low + high)
-            enough = self.cdf(of(middle), rows) >= p
-            low, high = np.where(enough, low, middle), np.where(enough, middle, high)
-        zero: BoolArray = np.zeros(self.n, dtype=bool)
         if self.family.kind != "real":
-            zero = self.cdf(np.zeros(self.n), rows) >= p
-        return np.where(zero, 0.0, of(high))
+            rows = np.flatnonzero(self.cdf(out, rows) < p)
+        if rows.size:
+            at, slope = (part[rows] for part in self._first())
+            ends = np.full(rows.size, -np.inf), np.full(rows.size, np.inf)
+            found = search(_Scaled(self, rows), at, slope, *ends, float(p[0]))
+            out[rows] = _SCALES[self.family.kind](found)
+        return out
 
-    def _bracket(
-        self, p: FloatArray, rows: IntArray, of: Callable[[FloatArray], FloatArray]
-    ) -> tuple[FloatArray, FloatArray]:
-        """Points below and above the quantile, on the scale of `of`."""
-        centre, size = np.zeros(self.n), np.ones(self.n)
-        if self.family.kind == "real":
-            centre = np.asarray(self.x[0], dtype=np.float64)
-            size = np.maximum(np.sqrt(np.nan_to_num(self.family.density.variance(self.x, self.data), nan=1.0)), 1e-300)
-        ends = []
-        for sign in (-1.0, 1.0):
-            at, active, length = centre + sign * size, rows, size.copy()
-            while active.size:
-                reached = self.cdf(of(at[active]), active) >= p[active]
-                active = active[reached if sign < 0.0 else ~reached]
-                length[active] *= 2.0
-                active = active[length[active] < _LAST * size[active]]
-                at[active] = centre[active] + sign * length[active]
-            ends.append(at)
-        return ends[0], ends[1]
+    def _first(self) -> tuple[FloatArray, FloatArray]:
+        """Points in the middle on the scale of the search, and one over the spread there."""
+        with np.errstate(all="ignore"):
+            mean = np.broadcast_to(self.family.density.mean(self.x, self.data), (self.n,))
+            spread = np.sqrt(np.broadcast_to(self.family.density.variance(self.x, self.data), (self.n,)))
+            if self.family.kind == "real":
+                at, slope = mean, 1.0 / spread
+            elif self.family.kind == "positive":
+                at, slope = np.log(mean), mean / spread
+            else:
+                at, slope = np.log(mean) - np.log1p(-mean), mean * (1.0 - mean) / spread
+        usable = np.isfinite(at) & np.isfinite(slope) & (slope > 0.0)
+        return np.where(usable, at, 0.0), np.where(usable, np.maximum(slope, 1e-3), 1.0)
+
+
+@dataclass(frozen=True)
+class _Scaled:
+    """The distribution of some rows of a mixture, of numbers without bounds where it is one of proportions."""
+
+    mixture: _Mixture
+    rows: IntArray
+    is_count: bool = False
+
+    @property
+    def is_positive(self) -> bool:
+        return self.mixture.family.kind == "positive"
+
+    def take(self, rows: IntArray) -> _Scaled:
+        """Some of the rows."""
+        return _Scaled(self.mixture, self.rows[rows])
+
+    def __call__(self, y: FloatArray) -> FloatArray:
+        """Probability of at most `y`, shape (n,)."""
+        at = _SCALES["proportion"](y) if self.mixture.family.kind == "proportion" else y
+        return self.mixture.cdf(at, self.rows)

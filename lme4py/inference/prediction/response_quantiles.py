@@ -8,6 +8,7 @@ than phi. Gauss-Legendre rules on pieces that are short around that point, and a
 from __future__ import annotations
 
 from copy import copy
+from typing import Protocol
 
 import numpy as np
 from scipy import special
@@ -18,7 +19,7 @@ from lme4py.families.response import ResponseData
 from lme4py.fits.base import Fit
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
 
-__all__ = ["cumulative", "mixed_quantiles"]
+__all__ = ["Distribution", "cumulative", "mixed_quantiles", "search"]
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(6)
 _FIXED = np.array([-8.0, -5.0, -3.0, -1.5, 0.0, 1.5, 3.0, 5.0, 8.0])
@@ -173,7 +174,7 @@ def _quantiles(mixture: _Mixture, probability: float) -> FloatArray:
     if mixture.is_count:
         low = np.full(y.size, -1.0)
         high = mixture.data.n_trials.copy() if mixture.family.has_trials else high
-        counts = _search(mixture, np.ceil(y), slope, low, high, probability)
+        counts = search(mixture, np.ceil(y), slope, low, high, probability)
         if not mixture.family.has_trials:
             return counts
         # A proportion of no trials is not a number.
@@ -182,18 +183,32 @@ def _quantiles(mixture: _Mixture, probability: float) -> FloatArray:
         return shares
     if mixture.is_positive:
         y = np.maximum(y, 1e-300)
-        return np.exp(_search(mixture, np.log(y), np.maximum(slope * y, 1e-3), low, high, probability))
-    return _search(mixture, y, slope, low, high, probability)
+        return np.exp(search(mixture, np.log(y), np.maximum(slope * y, 1e-3), low, high, probability))
+    return search(mixture, y, slope, low, high, probability)
 
 
-def _search(
-    mixture: _Mixture, x: FloatArray, slope: FloatArray, low: FloatArray, high: FloatArray, probability: float
+class Distribution(Protocol):
+    """P(Y <= y) of rows; of their logarithms where Y is positive."""
+
+    @property
+    def is_count(self) -> bool: ...
+
+    @property
+    def is_positive(self) -> bool: ...
+
+    def take(self, rows: IntArray) -> Distribution: ...
+
+    def __call__(self, y: FloatArray) -> FloatArray: ...
+
+
+def search(
+    mixture: Distribution, x: FloatArray, slope: FloatArray, low: FloatArray, high: FloatArray, probability: float
 ) -> FloatArray:
     """Secant steps on the normal quantile of F, which is nearly straight, kept inside what is known of each row.
 
     Parameters
     ----------
-    mixture : _Mixture
+    mixture : Distribution
     x, slope : ndarray, shape (n,)
         First points, and slopes there.
     low, high : ndarray, shape (n,)
