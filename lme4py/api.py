@@ -37,14 +37,13 @@ from lme4py.fits.generalised.criterion import check_options
 from lme4py.fits.generalised.steps import named_fit
 from lme4py.fits.held import hold, hold_dispersion, read_fix, sigma_of
 from lme4py.fits.linear.steps import lmm_fit
-from lme4py.fits.linear.streamed import memory_setting, refuse_functions, rows_setting, streamed_design
 from lme4py.fits.parameters import check_names
 from lme4py.fits.residual.fit import ResidualFit
 from lme4py.fits.residual.steps import residual_fit
 from lme4py.fits.responses.generalised import mixed_fit
 from lme4py.fits.responses.linear import refuse_beside_several, several_fit
 from lme4py.fits.rows.compressed import compressed, linear_source, of_all_rows
-from lme4py.fits.rows.partitioned import partitioned_fit
+from lme4py.fits.rows.settings import memory_setting, refuse_functions, rows_setting
 from lme4py.fits.steps import read_control
 from lme4py.fits.survey.door import fit_of_call, linear_fit_of_call
 from lme4py.fits.survey.weights import SurveyRequest
@@ -260,6 +259,8 @@ def lmer(
                 "correlated or unequal residuals, and models without random effects, need their rows in memory; use "
                 "control={'rows': 'memory'}."
             )
+        from lme4py.fits.linear.streamed import streamed_design
+
         refuse_functions(options.pop("functions"))
         source = linear_source(source, compress, formula, weights)
         options |= {"weights": weights, "offset": offset, "block": read_control(control).block, "limit": limit}
@@ -453,6 +454,8 @@ def glmer(
     check_mappings(contrasts, functions)
     check_options(nAGQ, hessian)
     if made.in_parts:
+        from lme4py.fits.rows.partitioned import partitioned_fit
+
         if reml:
             raise OptionError("reml=True is not there for rows in parts; control={'rows': 'memory'} reads them all.")
         given = {"weights": weights, "offset": offset, "contrasts": contrasts, "na_action": na_action}

@@ -24,7 +24,6 @@ from lme4py.fits.generalised.criterion import check_options
 from lme4py.fits.generalised.steps import named_fit
 from lme4py.fits.held import hold, read_fix
 from lme4py.fits.rows.compressed import compressed, of_all_rows
-from lme4py.fits.rows.partitioned import partitioned_fit
 from lme4py.fits.survey.door import fit_of_call
 from lme4py.fits.survey.weights import SurveyRequest
 from lme4py.results import MEGLMResult
@@ -180,6 +179,8 @@ def clmm(
     check_mappings(contrasts, functions)
     check_options(nAGQ, hessian, fixed_points=True)
     if made.in_parts:
+        from lme4py.fits.rows.partitioned import partitioned_fit
+
         given = {"weights": weights, "offset": offset, "contrasts": contrasts, "na_action": na_action}
         fit = partitioned_fit(formula, made, family, given, levels=levels, nAGQ=nAGQ, hessian=hessian)
         return MEGLMResult(fit)

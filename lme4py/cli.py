@@ -206,7 +206,6 @@ def _agg() -> None:
 def _fitted(arguments: argparse.Namespace, data: pd.DataFrame | Frame | str) -> MixedResult | MEGLMResult:
     with _importing():
         from lme4py.api import glmer, lmer
-        from lme4py.categories import clmm
 
     shared: dict[str, Any] = {"weights": arguments.weights, "offset": arguments.offset, "subset": arguments.subset}
     if arguments.memory_limit is not None:
@@ -215,6 +214,8 @@ def _fitted(arguments: argparse.Namespace, data: pd.DataFrame | Frame | str) -> 
         return lmer(arguments.formula, data, reml=not arguments.ml, occasion=arguments.occasion, **shared)
     points = 1 if arguments.nagq is None else int(arguments.nagq)
     if arguments.family == "ordinal":
+        with _importing():
+            from lme4py.categories import clmm
         return clmm(
             arguments.formula,
             data,

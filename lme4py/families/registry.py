@@ -30,7 +30,6 @@ from lme4py.errors import OptionError, did_you_mean
 from lme4py.families.base import Family
 from lme4py.families.categories.multinomial import Multinomial
 from lme4py.families.densities.base import Density
-from lme4py.families.densities.registry import density_links, make_density, with_zeros
 from lme4py.families.density_family import DensityFamily
 from lme4py.families.distributions import (
     Binomial,
@@ -139,6 +138,9 @@ def make_family(family: str | Family, link: str | None = None) -> Family:
         _link_name(name, link, ("logit",))
         return Multinomial()
     if name not in FAMILIES:
+        # Thirty modules, which most models need none of.
+        from lme4py.families.densities.registry import density_links, make_density
+
         density = make_density(name, _link_name(name, link, density_links(name)))
         return DensityFamily(density) if name in _DENSITIES else PartsFamily(density, ())
     kind, links = FAMILIES[name]
@@ -231,6 +233,8 @@ def family_with_zeros(family: Family) -> Family:
     ----------
     family : Family
     """
+    from lme4py.families.densities.registry import with_zeros
+
     return DensityFamily(with_zeros(_density_of(family)))
 
 
@@ -258,6 +262,8 @@ def family_with_parts(
     >>> family_with_parts(make_family("poisson"), [("zero_inflation", ("Intercept",))]).name
     'zero_inflated_poisson'
     """
+    from lme4py.families.densities.registry import with_zeros
+
     density = _density_of(family)
     if any(name == ZERO_INFLATION for name, _ in parts):
         density = with_zeros(density)
@@ -272,4 +278,8 @@ def _density_of(family: Family) -> Density:
     own = isinstance(family, DensityFamily) or FAMILIES.get(family.name, (None,))[0] is type(family)
     if not own or family.has_thresholds:
         raise family.lacks("density in all its variables, which further linear predictors need")
-    return family.density if isinstance(family, DensityFamily) else make_density(family.name, family.link.name)
+    if isinstance(family, DensityFamily):
+        return family.density
+    from lme4py.families.densities.registry import make_density
+
+    return make_density(family.name, family.link.name)

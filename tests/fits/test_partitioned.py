@@ -15,7 +15,7 @@ import lme4py
 from lme4py.data.frame import read_frame
 from lme4py.data.sources.memory import MemorySource
 from lme4py.errors import DataError, DesignError, Lme4Error, OptionError
-from lme4py.fits.linear.streamed import memory_setting
+from lme4py.fits.rows.settings import memory_setting
 
 STREAM = {"rows": "stream", "memory_limit": "1MB"}
 

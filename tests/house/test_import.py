@@ -37,6 +37,14 @@ def test_command_line_loads_nothing_heavy_before_it_is_needed():
     assert [name for name in HEAVY if name in loaded] == []
 
 
+def test_a_linear_model_in_memory_loads_no_densities_and_no_streams():
+    code = "import sys, lme4py; lme4py.lmer('y ~ 1 + (1 | g)', {'y': [1.0, 2.0, 4.0, 8.5], 'g': list('aabb')})"
+    loaded = _python(f"{code}; print(*sorted(sys.modules))").split()
+    slow = ("lme4py.families.densities.registry", "lme4py.fits.rows.partitioned", "lme4py.fits.linear.streamed")
+    assert "lme4py.fits.linear.model" in loaded
+    assert [name for name in slow if name in loaded] == []
+
+
 @pytest.mark.parametrize("name", lme4py.__all__)
 def test_every_public_name_resolves(name):
     value = getattr(lme4py, name)

@@ -17,7 +17,6 @@ from lme4py.fits.linear.derivatives import fixed_in_groups, variance_derivatives
 from lme4py.fits.linear.inferences import inferences
 from lme4py.fits.linear.information import kenward_roger
 from lme4py.fits.linear.iterative import exact_criterion, level_covariances, predictor_errors
-from lme4py.fits.linear.null import LinearNull, criteria, exact_ratios, null_model
 from lme4py.fits.linear.objective import objective
 from lme4py.fits.linear.parameters import parameter_vcov, variance_information
 from lme4py.fits.linear.refit import fit_problem, refit, refit_ml
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from lme4py.fits.base import Fit
     from lme4py.fits.derived import DerivedNumber
     from lme4py.fits.linear.fit import LinearFit
+    from lme4py.fits.linear.null import LinearNull
     from lme4py.fits.method import Method
     from lme4py.fits.parameters import VarianceDerivatives, VarianceInformation
     from lme4py.fits.rows.arrays import RowArrays
@@ -216,6 +216,8 @@ class LinearModel(Model):
         return newton_step(self.fit, design)
 
     def without_random(self, result: Any = None) -> LinearNull:
+        from lme4py.fits.linear.null import null_model
+
         return null_model(self.fit, result)
 
     def cone_problem(self, restricted: Fit | Null) -> ConeProblem:
@@ -225,9 +227,13 @@ class LinearModel(Model):
         return max(1, min(_CHUNK, _CHUNK_NUMBERS // self.fit.design.n_obs))
 
     def criteria(self, Y: FloatArray, why: list[str]) -> FloatArray:
+        from lme4py.fits.linear.null import criteria
+
         return criteria(self.fit, Y)
 
     def exact_ratios(self, n_sim: int, seed: int | None) -> FloatArray:
+        from lme4py.fits.linear.null import exact_ratios
+
         return exact_ratios(self.fit, n_sim, seed)
 
     def together(self) -> int:

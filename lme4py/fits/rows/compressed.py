@@ -22,8 +22,7 @@ from lme4py.errors import OptionError
 from lme4py.families.registry import Family
 from lme4py.fits.generalised.fit import GeneralisedFit
 from lme4py.fits.kinds import model_of
-from lme4py.fits.linear.streamed import memory_setting, rows_in_memory, rows_setting
-from lme4py.fits.rows.partitioned import bytes_per_row
+from lme4py.fits.rows.settings import memory_setting, rows_in_memory, rows_setting
 from lme4py.formula.deparse import names_in, walk
 from lme4py.formula.evaluate import LEARNERS
 from lme4py.formula.nodes import Call, Formula, Name
@@ -185,6 +184,8 @@ def _whole_rows(parsed: Formula, names: tuple[str, ...], weights: Any) -> str:
 
 def _is_large(source: RowSource, n_columns: int, limit: float) -> bool:
     """Whether a fit in memory would take more than the limit."""
+    from lme4py.fits.rows.partitioned import bytes_per_row
+
     count = source.count()
     return count is not None and count * bytes_per_row(n_columns) > limit
 

@@ -13,8 +13,8 @@ from lme4py.design.smooths import refuse_smooth_design
 from lme4py.errors import OptionError
 from lme4py.families.registry import make_family
 from lme4py.fits.generalised.criterion import check_options
-from lme4py.fits.linear.streamed import rows_in_memory
 from lme4py.fits.parameters import check_names
+from lme4py.fits.rows.settings import rows_in_memory
 from lme4py.fits.survey.steps import survey_fit
 
 if TYPE_CHECKING:
