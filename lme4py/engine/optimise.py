@@ -237,10 +237,12 @@ def _boundary_step(g: FloatArray, values: FloatArray, radius: float) -> FloatArr
             return inside
     # Bisection on what is added to `least`, since next to the hard case that is a small difference of large numbers.
     low, high = 0.0, scale / radius + 1e-300
+    # Of a few parameters, Python's own numbers are faster than arrays.
+    slopes, curvatures = g.tolist(), shifted.tolist()
     for _ in range(200):
         middle = 0.5 * (low + high)
-        step = -g / (shifted + middle + 1e-300)
-        if float(step @ step) > radius**2:
+        parts = [slope / (curvature + middle + 1e-300) for slope, curvature in zip(slopes, curvatures, strict=True)]
+        if sum(part * part for part in parts) > radius**2:
             low = middle
         else:
             high = middle

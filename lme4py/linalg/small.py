@@ -224,6 +224,27 @@ def eigen(S: FloatArray) -> tuple[FloatArray, FloatArray]:
     return values, vectors
 
 
+def solve(A: FloatArray, b: FloatArray) -> FloatArray:
+    """A^-1 b of one matrix, as `numpy.linalg.solve`, without its preparations.
+
+    Parameters
+    ----------
+    A : ndarray, shape (k, k)
+    b : ndarray, shape (k,) or (k, c)
+
+    Raises
+    ------
+    LinAlgError
+        A is singular.
+    """
+    if not b.size:
+        return np.empty(b.shape)
+    _, _, solution, info = lapack.dgesv(A, b)
+    if info:
+        raise np.linalg.LinAlgError("the matrix is singular")
+    return np.asarray(solution)
+
+
 def least_eigenvalue(S: FloatArray) -> float:
     """The smallest eigenvalue of one symmetric matrix that is not empty."""
     return float(S[0, 0]) if S.shape == (1, 1) else float(eigen(S)[0][0])

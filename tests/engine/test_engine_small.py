@@ -195,6 +195,20 @@ def test_eigen_of_nothing():
     assert vectors.shape == (0, 0)
 
 
+@pytest.mark.parametrize("columns", [(), (2,), (0,)])
+@pytest.mark.parametrize("k", [0, 1, 3])
+def test_solve(k, columns):
+    rng = np.random.default_rng(5)
+    A, b = rng.normal(size=(k, k)), rng.normal(size=(k, *columns))
+    # The same algorithm as NumPy's.
+    np.testing.assert_allclose(small.solve(A, b), np.linalg.solve(A, b) if k else b, rtol=1e-13)
+
+
+def test_what_is_singular_is_not_solved():
+    with pytest.raises(np.linalg.LinAlgError, match="singular"):
+        small.solve(np.ones((2, 2)), np.ones(2))
+
+
 @pytest.mark.parametrize("k", [1, 2, 3, 40])
 def test_is_lower(k):
     L = np.tril(np.ones((k, k)))

@@ -9,7 +9,7 @@ import pytest
 from dense_models import make_design, make_term
 
 from lme4py.engine.generalised.batches.stacked import StackedModel, can_stack, has_dispersions
-from lme4py.engine.generalised.criteria import JointCriterion
+from lme4py.engine.generalised.criteria import JointCriterion, ProfiledCriterion
 from lme4py.engine.generalised.hessian import difference_hessian
 from lme4py.engine.generalised.integrals.quadrature import Quadrature, check_quadrature, product_rule
 from lme4py.engine.generalised.laplace import laplace
@@ -329,6 +329,39 @@ class TestQuadrature:
             check_quadrature(make("crossed", "poisson"), 5)
         with pytest.raises(OptionError, match="use nAGQ=27 or less"):
             check_quadrature(make("three", "poisson"), 40)
+
+
+def test_rows_with_all_derivatives_are_asked_for_where_a_mode_is_expected(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = make("one", "gamma")
+    finder, start = ModeFinder(problem), find_start(problem)
+    orders: list[int] = []
+    rows = ModeFinder.rows
+    monkeypatch.setattr(ModeFinder, "rows", lambda self, *args: orders.append(args[-1]) or rows(self, *args))
+
+    rough = ProfiledCriterion(finder, start.beta)
+    found = rough.evaluate(np.append(start.theta, start.lam), 1e-6)
+    assert found is not None
+    # Nowhere twice, first without and then with all derivatives.
+    assert found.mode.complete
+    assert orders == [2, 2, 2, 3]
+
+    joint = JointCriterion(finder)
+    joint.base = found
+    phi = problem.join(found.mode.theta, found.mode.beta, found.mode.lam)
+    orders.clear()
+    first = joint.evaluate(phi)
+    assert first is not None
+    # The rows at the base are known; the first mode was sought less exactly.
+    assert orders == [3]
+    orders.clear()
+    beside = joint.evaluate(phi + 1e-6)
+    assert beside is not None
+    assert orders == [3]
+    whole = JointCriterion(ModeFinder(problem)).evaluate(phi + 1e-6)
+    assert whole is not None
+    # Modes are off by the root of a decrement of 1e-15, and so are log|M| and its derivatives.
+    assert beside[1] == pytest.approx(whole[1], abs=1e-7)
+    np.testing.assert_allclose(beside[2], whole[2], rtol=1e-6, atol=1e-6)
 
 
 def test_difference_hessian() -> None:

@@ -15,6 +15,7 @@ from lme4py.chunks import chunk
 from lme4py.engine.generalised.laplace import Laplace, average_information, laplace
 from lme4py.engine.generalised.problem import TOLERANCE, Mode, ModeError, ModeFinder
 from lme4py.engine.optimise import Local
+from lme4py.linalg.small import solve
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["BESIDE", "AtPoint", "JointCriterion", "ProfiledCriterion"]
@@ -108,10 +109,10 @@ class JointCriterion:
         theta, beta, lam = problem.split(phi)
         if problem.beyond_limit(lam):
             return None
-        tolerance, order = (BESIDE, 3) if beside else (TOLERANCE, 2)
+        tolerance = BESIDE if beside else TOLERANCE
         for u, rows in self._starts(phi, begin):
-            # Rows that are known are of order 3.
-            first = order if rows is None else 3
+            # Rows that are known are of order 3, and so are those where the start is expected to be the mode.
+            first = 3 if beside or rows is not None or (not exact and self._is_near(u)) else 2
             try:
                 with np.errstate(all="ignore"):
                     mode = self.finder.find(
@@ -128,11 +129,25 @@ class JointCriterion:
             return found, value, gradient
         return None
 
+    def _is_near(self, u: FloatArray) -> bool:
+        """Whether a predicted mode is near the one that it is predicted from.
+
+        The error of the prediction is about the square of the change, and the Newton decrement the square of the error.
+        """
+        if self.base is None:
+            return False
+        change = u - self.base.mode.u
+        return float(change @ change) ** 2 < TOLERANCE
+
     def _starts(self, phi: FloatArray, begin: Begin | None) -> list[Begin]:
         """Where the search for the mode may begin."""
         zero = np.zeros(sum(factor.size for factor in self.finder.problem.factors))
         if self.base is None:
             return [(zero, None)]
+        if begin is None:
+            mode = self.base.mode
+            if np.array_equal(phi, self.finder.problem.join(mode.theta, mode.beta, mode.lam)):
+                begin = mode.u, self.base.rows
         if begin is None:
             with np.errstate(all="ignore"):
                 begin = self.finder.predict(self.base, phi), None
@@ -216,7 +231,7 @@ class ProfiledCriterion:
         cross = full[m : m + p, outer]
         of_beta = full[m : m + p, m : m + p]
         try:
-            solved = np.linalg.solve(of_beta, cross)
+            solved = solve(of_beta, cross)
         except np.linalg.LinAlgError:
             # Of a coefficient that has run away (separated rows) nothing is left but zeros: it takes no part.
             solved = np.linalg.pinv(of_beta, hermitian=True) @ cross

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lme4py.engine.factor.sweep import Swept, SweptBorder
+from lme4py.linalg.small import solve
 from lme4py.linalg.types import FloatArray
 
 if TYPE_CHECKING:
@@ -64,12 +65,14 @@ class FixedSystem:
         projected, cross = products.weighted_cross(w, problem.X) if fixed is None else fixed
         self.problem = problem
         self.swept = swept
+        columns = zip(projected, products.split(gathered) or [gathered], strict=True)
         self.border: SweptBorder = swept.sweep_border(
-            [np.column_stack(both) for both in zip(projected, products.split(gathered) or [gathered], strict=True)]
+            [np.concatenate([of_x, own[:, None]], axis=1) for of_x, own in columns]
         )
-        corner: Any = np.column_stack([cross, beside]) - self.border.cross(self.border)[:p]
-        self.cross = 0.5 * (corner[:, :p] + corner[:, :p].T)  # X'V^-1X
-        self.solution: FloatArray = np.linalg.solve(self.cross, corner[:, p]) if p else np.empty(0)
+        taken = self.border.cross(self.border)[:p]
+        corner: Any = cross - taken[:, :p]
+        self.cross = 0.5 * (corner + corner.T)  # X'V^-1X
+        self.solution: FloatArray = solve(self.cross, beside - taken[:, p])
 
     def residual_modes(self) -> tuple[FloatArray, FloatArray]:
         """u = M^-1 Lambda'Z'W r and Lambda u of the residuals r from X."""

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 # The mode has been found when another Newton step would lower the penalised deviance by less than this.
 TOLERANCE = 1e-15
 _LAST_STEP = 1e-6
+# Decreases go down by their squares, and a part of them: from this many roots of a tolerance to below it.
+_SQUARED = 10.0
 MAX_STEPS = 100
 MAX_HALVINGS = 40
 # Logarithms of parameters beyond this leave nothing of the likelihood in double precision.
@@ -200,12 +202,12 @@ class GlmmProblem:
     def n_theta(self) -> int:
         return self.structures.n_theta
 
-    @property
+    @cached_property
     def n_dispersion(self) -> int:
         """1 when the family has a dispersion parameter that is estimated."""
         return int(self.family.n_dispersion) if self.known is None else 0
 
-    @property
+    @cached_property
     def n_nuisance(self) -> int:
         """Parameters beside theta and beta: the dispersion, or those of the thresholds."""
         return int(self.family.n_nuisance) if self.known is None else 0
@@ -237,7 +239,7 @@ class GlmmProblem:
 
     # -- the dispersion near the end of its range; it is the last element of lambda -----------------------------------
 
-    @property
+    @cached_property
     def has_one_dispersion(self) -> bool:
         """Whether lambda is a log dispersion and nothing else."""
         return bool(self.n_dispersion) and self.n_nuisance == 1
@@ -509,7 +511,7 @@ class ModeFinder:
         value = self.objective(rows, z)
         if not np.isfinite(value):
             raise ModeError("the likelihood is zero at the starting values")
-        last = max(_LAST_STEP, np.sqrt(tolerance))
+        last = max(_LAST_STEP, _SQUARED * np.sqrt(tolerance))
         at_end = not exact
         for step in range(MAX_STEPS):
             swept, w = self.factorize(T, rows)
@@ -529,7 +531,7 @@ class ModeFinder:
             if change_beta is not None:
                 eta_change += problem.X @ change_beta
             t = problem.family.room(eta, eta_change)
-            # After a step this small the next point is the mode: decreases go down by their squares.
+            # After a step this small the next point is the mode.
             order = 3 if decrease < last else 2
             at_end = at_end or decrease <= tolerance
             noise = None

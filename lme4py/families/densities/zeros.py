@@ -262,7 +262,7 @@ class ZeroInflated(_WithZeros):
 
     def start_rest(self, data: ResponseData, eta: FloatArray) -> tuple[float, ...]:
         """pi from the zeros that a Poisson or binomial model of the positive responses leaves over."""
-        return (_excess(data), *self.base.start_rest(data, eta))
+        return (data.remember("excess zeros", lambda: _excess(data)), *self.base.start_rest(data, eta))
 
 
 def _mixed(f: DensityJet, z: FloatArray, sides: tuple[FloatArray, FloatArray]) -> DensityJet:
