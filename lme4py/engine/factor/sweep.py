@@ -486,11 +486,10 @@ class Swept:
     @property
     def largest_inverse(self) -> float:
         """The largest variance of a random effect given all later ones, relative to that before the data."""
-        if self.stages:
-            return float(self.stages[0].inverse.max())
-        if self.dense is None:
-            return 0.0
-        return max(self.dense.largest_inverse(f) for f in range(len(self.sweeper.structure.dense)))
+        own = [float(stage.inverse.max()) for stage in self.stages]
+        if self.dense is not None:
+            own += [self.dense.largest_inverse(f) for f in range(len(self.sweeper.structure.dense))]
+        return max(own, default=0.0)
 
     # -- adjoint -------------------------------------------------------------------------------------------------
 

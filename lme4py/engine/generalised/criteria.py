@@ -12,13 +12,14 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from lme4py.chunks import chunk
+from lme4py.engine.certificate import CONVERGED
 from lme4py.engine.generalised.laplace import Laplace, average_information, laplace
 from lme4py.engine.generalised.problem import TOLERANCE, Mode, ModeError, ModeFinder
 from lme4py.engine.optimise import Local
 from lme4py.linalg.small import solve
 from lme4py.linalg.types import FloatArray
 
-__all__ = ["BESIDE", "AtPoint", "JointCriterion", "ProfiledCriterion"]
+__all__ = ["BESIDE", "INWARDS", "AtPoint", "JointCriterion", "ProfiledCriterion", "off_limit"]
 
 # The approximation at a point, the value of the criterion and its gradient.
 AtPoint: TypeAlias = tuple[Laplace, float, FloatArray]
@@ -27,6 +28,8 @@ AtPoint: TypeAlias = tuple[Laplace, float, FloatArray]
 BESIDE = 1e-9
 # Rows of points beside each other that are evaluated together: arrays of these stay in the processor's cache.
 _TOGETHER = chunk(2**13, 3)
+# Parts of the unit of the dispersion at which its slope is taken beside its limit.
+INWARDS = (1e-4, 1e-2)
 # A mode from which Newton steps begin, and the rows there where they are known.
 Begin: TypeAlias = tuple[FloatArray, Any]
 
@@ -237,3 +240,35 @@ class ProfiledCriterion:
             solved = np.linalg.pinv(of_beta, hermitian=True) @ cross
         rest: FloatArray = inside - cross.T @ solved
         return rest
+
+
+def off_limit(criterion: JointCriterion, phi: FloatArray) -> FloatArray | None:
+    """A point with a dispersion inside its range, where the criterion falls from the limit inwards; else None.
+
+    Parameters
+    ----------
+    criterion : JointCriterion
+    phi : ndarray
+        A minimum over everything but the dispersion.
+
+    Notes
+    -----
+    In lambda there is no slope at the limit. In s = exp(-|lambda - unit|), which is proportional to the dispersion or
+    its reciprocal, there is: two gradients give the parabola whose minimum is the point.
+    """
+    problem = criterion.finder.problem
+    if not problem.at_limit(float(phi[-1])):
+        return None
+    slopes = []
+    for share in INWARDS:
+        lam = problem.lambda_inwards(share)
+        there = criterion.evaluate(np.append(phi[:-1], lam))
+        if there is None:
+            return None
+        slopes.append(-float(np.sign(problem.limit_lambda - lam)) * float(there[2][-1]) / share)
+    curvature = (slopes[1] - slopes[0]) / (INWARDS[1] - INWARDS[0])
+    at_limit = slopes[0] - curvature * INWARDS[0]
+    if at_limit >= 0.0 or (curvature > 0.0 and 0.5 * at_limit**2 / curvature < CONVERGED):
+        return None
+    best = -at_limit / curvature if curvature > 0.0 else np.inf
+    return np.append(phi[:-1], problem.lambda_inwards(float(np.clip(best, INWARDS[0], 0.3))))

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from lme4py.engine.certificate import CONVERGED
 from lme4py.engine.generalised.batches.stacked import StackedModel, can_stack, has_own_nuisance
-from lme4py.engine.generalised.criteria import JointCriterion, ProfiledCriterion
+from lme4py.engine.generalised.criteria import JointCriterion, ProfiledCriterion, off_limit
 from lme4py.engine.generalised.hessian import curvature_floor, difference_hessian, newton_step, scaled_eigen
-from lme4py.engine.generalised.laplace import Laplace, flat_mode
+from lme4py.engine.generalised.laplace import Laplace, flat_mode, is_at_pole
 from lme4py.engine.generalised.optimum import Basin, GlmmOptimum, joined
 from lme4py.engine.generalised.problem import GlmmProblem, Mode, ModeFinder
 from lme4py.engine.generalised.starts.start import Start
@@ -43,8 +44,6 @@ _SHRINK = (1.0, 0.3, 0.1, 0.03)
 # Steps off a point with negative curvature, in units of 1 / sqrt(curvature), and how often they are tried.
 _BESIDE_SADDLE = (0.01, 0.1, 0.3, 1.0)
 _ESCAPES = 2
-# Parts of the unit of the dispersion at which its slope is taken beside its limit.
-INWARDS = (1e-4, 1e-2)
 # Tolerance of the second stage.
 _FINE = 1e-9
 
@@ -72,6 +71,7 @@ def minimise_scaled(
     first: Local | None = None,
     known: Sequence[Basin] = (),
     least_unit: float = 0.0,
+    lost: Callable[[Any], bool] | None = None,
 ) -> Optimum:
     """`minimise` in units of 1 / sqrt(curvature at the start), about standard errors, or of a part of the predictor.
 
@@ -87,6 +87,8 @@ def minimise_scaled(
         The descent ends where it comes into one of them.
     least_unit : float
         No unit is smaller.
+    lost : callable, optional
+        Whether the criterion falls for ever from a point with this source, so that the descent may end there.
     """
     first = local(start) if first is None else first
     if first is None:
@@ -106,11 +108,14 @@ def minimise_scaled(
         return Local(point, here.value, gradient, here.hessian * np.outer(unit, unit), here.source)
 
     def arrived(point: Local) -> bool:
+        if lost is not None and lost(point.source):
+            return True
         plain = Local(point.theta * unit, point.value, point.gradient / unit, point.hessian)
         return any(basin.holds(plain) for basin in known)
 
     settings = replace(control, radius=_RADIUS * control.radius)
-    optimum = minimise(scaled, start / unit, settings, learn_bounded, arrived if known else None)
+    until = arrived if known or lost is not None else None
+    optimum = minimise(scaled, start / unit, settings, learn_bounded, until)
     log = tuple(replace(e, theta=tuple((np.array(e.theta) * unit).tolist())) for e in optimum.log)
     hessian = optimum.hessian / np.outer(unit, unit)
     return replace(optimum, theta=optimum.theta * unit, log=log, hessian=hessian)
@@ -123,6 +128,7 @@ def with_snaps(
     problem: GlmmProblem,
     first: Local | None = None,
     known: Sequence[Basin] = (),
+    lost: Callable[[Any], bool] | None = None,
 ) -> Optimum:
     """`minimise`, and again from the boundary: exact zeros of small standard deviations, the limit of the dispersion.
 
@@ -137,8 +143,12 @@ def with_snaps(
         What `local` gives at the start, where that is known.
     known : sequence of Basin
         The descent ends where it comes into one of them.
+    lost : callable, optional
+        As in `minimise_scaled`.
     """
-    optimum = minimise_scaled(local, start, control, first, known, _least_unit(problem))
+    optimum = minimise_scaled(local, start, control, first, known, _least_unit(problem), lost)
+    if lost is not None and lost(optimum.source):
+        return optimum
     for snap in (_zeros, _limit):
         for _ in range(3):
             before = optimum
@@ -449,6 +459,18 @@ class Descents:
         """The criterion in all parameters."""
         return JointCriterion(self.finder, self.refine)
 
+    def at_pole(self, found: Laplace) -> bool:
+        """Whether a point is the end of a fall into a pole of the criterion, which quadrature does not have.
+
+        Parameters
+        ----------
+        found : Laplace
+        """
+        return self.refine is None and is_at_pole(found)
+
+    def _lost(self, source: Any) -> bool:
+        return self.at_pole(source[0])
+
     def _profiled(self, start: Start) -> Way:
         rough = ProfiledCriterion(self.finder, start.beta)
         x = np.append(start.theta, start.lam) if self.problem.n_nuisance else start.theta
@@ -479,7 +501,8 @@ class Descents:
         criterion.base = None if stage is None else stage.source
         here = first_point(criterion.local, phi, self.problem)
         settings = replace(self.control, tolerance=tolerance)
-        optimum = with_snaps(criterion.local, here.theta, settings, self.problem, here, [w.basin for w in known])
+        basins = [other.basin for other in known]
+        optimum = with_snaps(criterion.local, here.theta, settings, self.problem, here, basins, self._lost)
         basin = Basin(optimum.theta, optimum.value, optimum.source[2], optimum.hessian)
         for other in known:
             if other.basin.holds(Local(basin.centre, basin.value, basin.gradient, basin.hessian)):
@@ -502,7 +525,7 @@ class Descents:
         """The end of a descent with its Hessian, off saddles and off a limit that is no minimum."""
         settings = replace(self.control, tolerance=_FINE)
         if tolerance > _FINE:
-            again = with_snaps(criterion.local, optimum.theta, settings, self.problem)
+            again = with_snaps(criterion.local, optimum.theta, settings, self.problem, lost=self._lost)
             optimum = replace(again, log=joined(optimum.log, again.log))
         result = finish(criterion, optimum)
         for _ in range(_ESCAPES):
@@ -510,7 +533,7 @@ class Descents:
             if lower is None:
                 return result
             try:
-                optimum = with_snaps(criterion.local, lower, settings, self.problem)
+                optimum = with_snaps(criterion.local, lower, settings, self.problem, lost=self._lost)
                 result = finish(criterion, replace(optimum, log=joined(result.log, optimum.log)))
             except DesignError:
                 # The criterion falls to where it has no value.
@@ -533,38 +556,6 @@ def _below(criterion: JointCriterion, optimum: GlmmOptimum) -> FloatArray | None
 
     floor = curvature_floor(optimum.found, criterion.finder.problem.units)
     return _downhill(value_at, optimum.phi, optimum.value, optimum.hessian, floor)
-
-
-def off_limit(criterion: JointCriterion, phi: FloatArray) -> FloatArray | None:
-    """A point with a dispersion inside its range, where the criterion falls from the limit inwards; else None.
-
-    Parameters
-    ----------
-    criterion : JointCriterion
-    phi : ndarray
-        A minimum over everything but the dispersion.
-
-    Notes
-    -----
-    In lambda there is no slope at the limit. In s = exp(-|lambda - unit|), which is proportional to the dispersion or
-    its reciprocal, there is: two gradients give the parabola whose minimum is the point.
-    """
-    problem = criterion.finder.problem
-    if not problem.at_limit(float(phi[-1])):
-        return None
-    slopes = []
-    for share in INWARDS:
-        lam = problem.lambda_inwards(share)
-        there = criterion.evaluate(np.append(phi[:-1], lam))
-        if there is None:
-            return None
-        slopes.append(-float(np.sign(problem.limit_lambda - lam)) * float(there[2][-1]) / share)
-    curvature = (slopes[1] - slopes[0]) / (INWARDS[1] - INWARDS[0])
-    at_limit = slopes[0] - curvature * INWARDS[0]
-    if at_limit >= 0.0 or (curvature > 0.0 and 0.5 * at_limit**2 / curvature < CONVERGED):
-        return None
-    best = -at_limit / curvature if curvature > 0.0 else np.inf
-    return np.append(phi[:-1], problem.lambda_inwards(float(np.clip(best, INWARDS[0], 0.3))))
 
 
 def _downhill(

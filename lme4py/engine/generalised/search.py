@@ -17,7 +17,7 @@ import numpy as np
 from lme4py.engine.certificate import EXCLUDED, Rival, second_minimum
 from lme4py.engine.generalised.descent import Descents, Way
 from lme4py.engine.generalised.fixed_system import FixedSystem
-from lme4py.engine.generalised.laplace import Laplace, is_at_pole
+from lme4py.engine.generalised.laplace import Laplace
 from lme4py.engine.generalised.optimum import GlmmOptimum
 from lme4py.engine.generalised.problem import GlmmProblem, ModeError, ModeFinder
 from lme4py.engine.generalised.rivals import Candidate, candidates, other_correlations
@@ -40,8 +40,8 @@ _LOOSE, _PATIENCE = 1e-4, 60
 _BUDGET, _LITTLE = 3000, 1000
 # And where a few starts that agree are enough.
 _FEW_STARTS = 500
-# What one start may take of it: one that runs away leaves others their turn.
-_TURN = 750
+# What one start may take of it, and how many that take all of that (they run away) take nothing from the others.
+_TURN, _LOST = 750, 2
 # Differences of the criterion that are worth a closer look.
 BARELY = 1e-3
 # Logarithms of scales beyond this are those of scales that are zero or infinite.
@@ -162,10 +162,15 @@ class Search:
     def _follow(self, descents: Descents, starts: Iterator[Candidate]) -> None:
         """Descend from starts, as long as not too much has been tried."""
         finder = descents.finder
-        last = finder.factorizations + self._budget()
+        budget = self._budget()
+        last, turn = finder.factorizations + budget, min(budget // 2, _TURN)
+        longest = last + _LOST * turn
         for candidate in starts:
-            finder.most = min(last, finder.factorizations + _TURN)
+            began = finder.factorizations
+            finder.most = min(last, began + turn)
             way = self._followed(descents, candidate)
+            if finder.factorizations > began + turn:
+                last = min(last + turn, longest)
             if way is not None:
                 self.compared.append(Rival(candidate.what, way.first, way.value))
                 if all(way is not other for other in self.ways):
@@ -252,9 +257,13 @@ class Search:
         best, ends = self._told_apart(best)
         fine = [one for one in ends if one.reached is None or one.reached >= best.value]
         lowest = self.lowest()
-        lower = lowest.value < best.value - BARELY
+        # Beyond the edge of a pole the criterion falls for ever, however high its edge is.
+        lower = lowest.value < best.value - BARELY or any(self.descents.at_pole(way.found) for way in self.ways)
         return replace(
-            best, compared=tuple(fine), falls=lower or len(fine) < len(ends), at_pole=is_at_pole(lowest.found)
+            best,
+            compared=tuple(fine),
+            falls=lower or len(fine) < len(ends),
+            at_pole=self.descents.at_pole(lowest.found),
         )
 
     def _told_apart(self, best: GlmmOptimum) -> tuple[GlmmOptimum, list[Rival]]:

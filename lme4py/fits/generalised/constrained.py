@@ -16,8 +16,8 @@ import numpy as np
 
 from lme4py.covariance import CovarianceStructures
 from lme4py.covariance.holding import Holding
-from lme4py.engine.generalised.criteria import JointCriterion
-from lme4py.engine.generalised.descent import minimise_scaled, off_limit
+from lme4py.engine.generalised.criteria import JointCriterion, off_limit
+from lme4py.engine.generalised.descent import minimise_scaled
 from lme4py.engine.generalised.integrals.nested_quadrature import refinement
 from lme4py.engine.generalised.laplace import Laplace, flat_mode, is_at_pole
 from lme4py.engine.generalised.problem import GlmmProblem, ModeFinder

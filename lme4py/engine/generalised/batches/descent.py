@@ -13,7 +13,7 @@ import numpy as np
 
 from lme4py.engine.certificate import CONVERGED
 from lme4py.engine.generalised.batches.stacked import StackedModel, StackedPoints
-from lme4py.engine.generalised.descent import INWARDS
+from lme4py.engine.generalised.criteria import INWARDS
 from lme4py.families.response import ResponseData
 from lme4py.families.rows import DispersionLimit
 from lme4py.linalg.newton import newton_steps
