@@ -8,16 +8,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 import lme4py
 from lme4py.engine.generalised.problem import ModeFinder
 from lme4py.engine.linear.criterion import Criterion
 from lme4py.fits.linear.batches.batch import BatchSolver
 
+# Both BLAS libraries are loaded: to look for them at every evaluation took most of the time.
+POOLS = ThreadpoolController()
+
 
 def blas_threads() -> list[int]:
-    return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+    return [pool["num_threads"] for pool in POOLS.info() if pool["user_api"] == "blas"]
 
 
 def spy(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, seen: list[set[int]]) -> None:
@@ -50,6 +53,7 @@ LINEAR = {
 @pytest.fixture
 def two_threads() -> Iterator[None]:
     """Two threads outside fits, also on a machine whose settings allow one."""
+    assert len(blas_threads()) == sum(pool["user_api"] == "blas" for pool in ThreadpoolController().info())
     with threadpool_limits(2, "blas"):
         assert set(blas_threads()) == {2}
         yield
