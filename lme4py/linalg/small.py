@@ -245,6 +245,21 @@ def solve(A: FloatArray, b: FloatArray) -> FloatArray:
     return np.asarray(solution)
 
 
+def bordered(A: FloatArray, B: FloatArray, C: FloatArray) -> FloatArray:
+    """The symmetric matrix [[A, B], [B', C]]; `numpy.block` looks at its arguments for longer than it copies them.
+
+    Parameters
+    ----------
+    A : ndarray, shape (k, k)
+    B : ndarray, shape (k, c)
+    C : ndarray, shape (c, c)
+    """
+    k, c = B.shape
+    out = np.empty((k + c, k + c))
+    out[:k, :k], out[:k, k:], out[k:, :k], out[k:, k:] = A, B, B.T, C
+    return out
+
+
 def least_eigenvalue(S: FloatArray) -> float:
     """The smallest eigenvalue of one symmetric matrix that is not empty."""
     return float(S[0, 0]) if S.shape == (1, 1) else float(eigen(S)[0][0])

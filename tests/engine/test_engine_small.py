@@ -209,6 +209,12 @@ def test_what_is_singular_is_not_solved():
         small.solve(np.ones((2, 2)), np.ones(2))
 
 
+@pytest.mark.parametrize(("k", "c"), [(0, 2), (2, 0), (2, 3)])
+def test_bordered(k, c):
+    A, B, C = np.full((k, k), 1.0), np.arange(k * c, dtype=float).reshape(k, c), np.full((c, c), 3.0)
+    np.testing.assert_array_equal(small.bordered(A, B, C), np.block([[A, B], [B.T, C]]))
+
+
 @pytest.mark.parametrize("k", [1, 2, 3, 40])
 def test_is_lower(k):
     L = np.tril(np.ones((k, k)))

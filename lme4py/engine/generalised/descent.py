@@ -94,6 +94,7 @@ def minimise_scaled(
     if first is None:
         return minimise(local, start, control)
     unit = np.maximum(1.0 / np.sqrt(np.maximum(np.abs(first.hessian.diagonal()), 1e-6)), least_unit)
+    units = np.outer(unit, unit)
     waiting = [first]
 
     def scaled(point: FloatArray) -> Local | None:
@@ -105,7 +106,7 @@ def minimise_scaled(
         if not np.isfinite(gradient).all():
             # So far out that slopes have no numbers.
             return None
-        return Local(point, here.value, gradient, here.hessian * np.outer(unit, unit), here.source)
+        return Local(point, here.value, gradient, here.hessian * units, here.source)
 
     def arrived(point: Local) -> bool:
         if lost is not None and lost(point.source):
@@ -117,7 +118,7 @@ def minimise_scaled(
     until = arrived if known or lost is not None else None
     optimum = minimise(scaled, start / unit, settings, learn_bounded, until)
     log = tuple(replace(e, theta=tuple((np.array(e.theta) * unit).tolist())) for e in optimum.log)
-    hessian = optimum.hessian / np.outer(unit, unit)
+    hessian = optimum.hessian / units
     return replace(optimum, theta=optimum.theta * unit, log=log, hessian=hessian)
 
 

@@ -30,6 +30,7 @@ from lme4py.engine.generalised.problem import GlmmProblem, Mode, ModeError, Mode
 from lme4py.engine.generalised.products import predicted
 from lme4py.families.nuisance import as_columns, total
 from lme4py.frozen import computed_once
+from lme4py.linalg.small import bordered
 from lme4py.linalg.types import FloatArray
 
 if TYPE_CHECKING:
@@ -360,7 +361,7 @@ def average_information(finder: ModeFinder, found: Laplace) -> FloatArray:
         crossed = -as_columns(found.rows.score_lam)
         gathered = np.concatenate(products.project(crossed))
         beside = np.concatenate([h.T @ gathered, problem.X.T @ crossed])
-        corner = np.block([[corner, beside], [beside.T, found.rows.curve_lam]])
+        corner = bordered(corner, beside, found.rows.curve_lam)
         projected = np.concatenate([projected, gathered], axis=1)
     border = mode.swept.sweep_border(products.split(projected) or [projected])
     hessian = working_hessian(problem, mode, found.G, corner - border.cross(border))

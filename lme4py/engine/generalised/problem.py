@@ -273,7 +273,7 @@ class GlmmProblem:
         own = _last(lam)
         return float(np.inf * np.sign(self._limit.stand_in)) if self.at_limit(own) else own
 
-    @property
+    @cached_property
     def _limit(self) -> DispersionLimit:
         limit: DispersionLimit | None = self.family.limit
         if limit is None:

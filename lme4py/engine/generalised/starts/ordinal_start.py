@@ -12,6 +12,7 @@ from lme4py.errors import DesignError
 from lme4py.families.nuisance import as_columns, total
 from lme4py.families.ordered.ordinal import Ordinal
 from lme4py.families.response import ResponseData
+from lme4py.linalg.small import bordered
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["newton_direction", "start_thresholds"]
@@ -67,7 +68,7 @@ def start_thresholds(problem: GlmmProblem) -> tuple[FloatArray, FloatArray]:
 def newton_direction(X: FloatArray, rows: Any, gradient: FloatArray) -> FloatArray:
     """Newton step; where the likelihood is not concave (cauchit), curvatures count with their size."""
     beside = -X.T @ as_columns(rows.score_lam)
-    hessian = np.block([[(X.T * rows.w_obs) @ X, beside], [beside.T, rows.curve_lam]])
+    hessian = bordered((X.T * rows.w_obs) @ X, beside, rows.curve_lam)
     try:
         return np.asarray(scipy.linalg.cho_solve(scipy.linalg.cho_factor(hessian), gradient))
     except (np.linalg.LinAlgError, ValueError):
