@@ -114,3 +114,8 @@ def test_a_standard_deviation_that_has_no_number_is_refused():
     )
     with pytest.raises(lme4py.errors.DesignError, match="take the mean of its covariates off"):
         lme4py.lmer("y ~ 1 + (1 | g)", data, dispformula="~ x")
+
+
+def test_random_effects_in_the_dispersion_have_another_call():
+    with pytest.raises(lme4py.OptionError, match=r"use glmer\(\.\.\., family='gaussian'\)"):
+        lme4py.lmer("Reaction ~ Days + (1 | Subject)", S, dispformula="~ 1 + (1 | Subject)")

@@ -176,7 +176,8 @@ def _of_formula(design: Design, text: str) -> tuple[FloatArray, list[str], Recip
     )
     if own.terms:
         raise OptionError(
-            f"dispformula={text!r}: random effects in the dispersion are not taken for a normal response."
+            f"dispformula={text!r}: random effects in the dispersion of a normal response have no exact integral; "
+            "use glmer(..., family='gaussian'), maximum likelihood by the Laplace approximation."
         )
     if "Intercept" not in own.x_names:
         raise OptionError(

@@ -145,7 +145,8 @@ def read_sides(residual: object, variance: object, dispformula: object, sigma: o
         terms = parse_formula(f"y {text}")
         if terms.bars:
             raise OptionError(
-                f"dispformula={text!r}: random effects in the dispersion are not taken for a normal response."
+                f"dispformula={text!r}: random effects in the dispersion of a normal response have no exact integral; "
+                "use glmer(..., family='gaussian'), maximum likelihood by the Laplace approximation."
             )
         nodes += [*terms.fixed.variables, *terms.fixed.offsets]
     return ResidualSides(found, parts, text, tuple(nodes), matrix, known)

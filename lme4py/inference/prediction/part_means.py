@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from lme4py.chunks import chunk
 from lme4py.design.design import CONDITIONAL
 from lme4py.families.densities.base import Density
 from lme4py.families.links import PROBABILITY_LINKS, Link, LogMean
@@ -34,6 +35,8 @@ __all__ = ["PartMean", "link_limits", "part_mean"]
 # Differences of parameters in units of their standard errors, and the least.
 _STEP: Final = 1e-3
 _LEAST: Final = 1e-6
+# Values of rows at nodes that are held at a time.
+_TABLE: Final = chunk(200_000)
 _PARTS: Final = {"conditional": CONDITIONAL, "zprob": ZERO_INFLATION, "dispersion": "dispersion"}
 
 
@@ -241,17 +244,20 @@ class _Average:
         return self._over_nodes(x, spread)
 
     def _over_nodes(self, x: list[FloatArray], spread: Mapping[Index, FloatArray]) -> FloatArray:
-        random, roots, nodes, weights = lattice(spread, self.rows.n)
-        total, square = np.zeros(self.rows.n), np.zeros(self.rows.n)
-        for z, w in zip(nodes, weights, strict=True):
+        n = self.rows.n
+        random, roots, nodes, weights = lattice(spread, n)
+        total, square = np.zeros(n), np.zeros(n)
+        size = max(1, _TABLE // max(n, 1))
+        for start in range(0, weights.size, size):
+            z, w = nodes[start : start + size], weights[start : start + size]
             there = list(x)
-            for i, shift in zip(random, (roots @ z).T, strict=True):
+            for i, shift in zip(random, np.einsum("nij,qj->iqn", roots, z), strict=True):
                 there[i] = there[i] + shift
             if self.kind != "variance":
-                total += w * self.family.moment(self.kind, self.response, there)
+                total += w @ self.family.moment(self.kind, self.response, there)
                 continue
             # What varies within a group, and the means of groups.
             mean = self.family.moment("response", self.response, there)
-            square += w * (self.family.moment("variance", self.response, there) + mean * mean)
-            total += w * mean
+            square += w @ (self.family.moment("variance", self.response, there) + mean * mean)
+            total += w @ mean
         return square - total * total if self.kind == "variance" else total
