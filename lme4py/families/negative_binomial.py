@@ -54,7 +54,8 @@ class NegativeBinomial2(CountResponse):
         p_, q = _expit_pair(u)
         excess = _softplus(u)
         total = y + theta
-        rising = _of_counts(data, lam, partial(log_rising, order=1 if order == 3 else 0))
+        slopes = 1 if order == 3 else 0
+        rising = _of_counts(data, lam, f"rising {slopes}", partial(log_rising, order=slopes))
         p = Pieces(rising[0] + y * t - total * excess - data.log_factorial)
         if order >= 1:
             p.d1 = y * q - theta * p_
@@ -73,7 +74,7 @@ class NegativeBinomial2(CountResponse):
             p.info_lam = theta * p_ * p_
         large = (y > _LARGE_COUNT) & (theta < y) & (u > 0.0)
         if large.any():
-            coefficient, slope = _of_counts(data, lam, _large_coefficient)
+            coefficient, slope = _of_counts(data, lam, "coefficient", _large_coefficient)
             exact = coefficient - y * np.log1p(np.exp(-np.abs(u))) - theta * excess
             p.value = np.where(large, exact, p.value)
             if order >= 3:
@@ -241,7 +242,7 @@ class NegativeBinomial1(CountResponse):
 
 
 def _of_counts(
-    data: ResponseData, lam: Any, function: Callable[[FloatArray, FloatArray], tuple[FloatArray, ...]]
+    data: ResponseData, lam: Any, name: str, function: Callable[[FloatArray, FloatArray], tuple[FloatArray, ...]]
 ) -> list[FloatArray]:
     """Functions of the counts and lambda, row by row; gamma functions are computed once per distinct count.
 
@@ -251,7 +252,10 @@ def _of_counts(
         counts, whose, index = data.distinct_of_each
         return [part[index] for part in function(counts, lam[whose, 0])]
     counts, index = data.distinct
-    return [part[..., index] for part in function(counts, np.asarray(lam))]
+    at = np.asarray(lam)
+    # While modes are looked for lambda stays where it is.
+    found = data.remember_last(f"{name} of counts", (at.shape, at.tobytes()), lambda: function(counts, at))
+    return [part[..., index] for part in found]
 
 
 def _large_coefficient(counts: FloatArray, lam: FloatArray) -> tuple[FloatArray, FloatArray]:

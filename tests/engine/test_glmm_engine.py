@@ -150,6 +150,21 @@ class TestWeightedProducts:
         assert np.isfinite(found.gradient).all()
         assert not {"rows", "columns"} & set(vars(problem.products))
 
+    @pytest.mark.parametrize("terms", ["one", "slope", "three", "two terms"])
+    def test_levels_of_one_factor_are_solved_as_those_of_several(self, terms: str) -> None:
+        problem = make(terms, "poisson")
+        products, T = problem.products, problem.factor_T(0.3 * problem.structures.initial())
+        swept = products.factorize(T, RNG.uniform(0.5, 2.0, N))
+        column = RNG.normal(size=sum(factor.size for factor in problem.factors))
+        assert products.is_alone
+        found = []
+        for alone in (True, False):
+            products.is_alone = alone
+            dv, sigma, diagonal = products.element_derivatives(swept)
+            found.append([*products.solve_gathered(swept, column), dv, *sigma, *diagonal])
+        for one, other in zip(*found, strict=True):
+            np.testing.assert_array_equal(one, other)
+
 
 class TestMode:
     @pytest.mark.parametrize(("family", "link"), [("binomial", "logit"), ("poisson", "log"), ("gamma", "log")])

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from lme4py.engine.generalised.hessian import scaled_eigen
 from lme4py.engine.generalised.optimum import Basin, GlmmOptimum
 from lme4py.engine.optimise import Control, Local, minimise
 
@@ -65,3 +66,21 @@ def test_a_curvature_that_is_clearly_negative_proves_no_minimum():
     # Across a jump differences are immense: a Newton step promises less than 1e-6, and the gradient is 1e5.
     assert not end([[-2e16, 0.0], [0.0, 2.0]], [1e5, 0.0]).is_minimum
     assert not end([[4.0, 6.0], [6.0, 4.0]], [0.0, 0.0]).is_minimum
+
+
+def test_all_that_is_asked_of_an_end_takes_one_decomposition(monkeypatch):
+    asked = []
+
+    def counted(*args):
+        asked.append(args)
+        return scaled_eigen(*args)
+
+    monkeypatch.setattr("lme4py.engine.generalised.optimum.scaled_eigen", counted)
+    found = SimpleNamespace(
+        mode=SimpleNamespace(w=np.ones(3)), finder=SimpleNamespace(problem=SimpleNamespace(units=1.0))
+    )
+    end = GlmmOptimum(CENTRE, found, 10.0, np.array([2.0, 0.0]), HESSIAN, ())
+    assert not end.is_minimum
+    # Half of g'H^-1 g, to rounding.
+    np.testing.assert_allclose(end.bound, 0.5 * 4.0 * np.linalg.inv(HESSIAN)[0, 0], rtol=1e-12)
+    assert len(asked) == 1

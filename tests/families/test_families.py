@@ -516,3 +516,24 @@ def test_mean_links_invert():
         # A power and its root.
         np.testing.assert_allclose(link.mean(link.eta(mu)), mu, rtol=1e-14)
         np.testing.assert_allclose(link.log_mean(link.eta(mu))[0], np.log(mu), rtol=1e-13, atol=1e-15)
+
+
+def test_gamma_functions_are_computed_once_while_lambda_stays(monkeypatch):
+    asked = []
+
+    def counted(*args, **kwargs):
+        asked.append(args)
+        return log_rising(*args, **kwargs)
+
+    monkeypatch.setattr("lme4py.families.negative_binomial.log_rising", counted)
+    family, data = make_family("nbinomial", "log"), ResponseData(np.array([0.0, 3.0, 3.0, 7.0]))
+    first, again = (family.derivatives(data, eta, 0.5, 2).loglik for eta in (np.zeros(4), np.ones(4)))
+    assert len(asked) == 1
+    other = family.derivatives(data, np.zeros(4), 0.6, 2).loglik
+    assert len(asked) == 2
+    # Sums of a few terms of size one.
+    np.testing.assert_allclose(first, stats.nbinom.logpmf(data.y, np.exp(0.5), 1 / (1 + np.exp(-0.5))), rtol=1e-12)
+    np.testing.assert_allclose(
+        again, stats.nbinom.logpmf(data.y, np.exp(0.5), np.exp(0.5) / (np.e + np.exp(0.5))), rtol=1e-12
+    )
+    assert (first != other).all()

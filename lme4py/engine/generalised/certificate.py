@@ -15,7 +15,7 @@ from lme4py.engine.certificate import (
     verdict,
     with_estimate,
 )
-from lme4py.engine.generalised.hessian import bends_down, curvature_floor, newton_step, scaled_eigen
+from lme4py.engine.generalised.hessian import curvature_floor, scaled_eigen
 from lme4py.engine.generalised.laplace import FINE_RULE, flat_mode, splits_into_groups
 from lme4py.engine.generalised.optimum import GlmmOptimum
 from lme4py.engine.generalised.problem import GlmmProblem
@@ -46,15 +46,12 @@ def certify_glmm(problem: GlmmProblem, optimum: GlmmOptimum, names: TermNames, t
         A known reason why there is no optimum, such as separation; the fit is then not certified.
     """
     theta = optimum.phi[: problem.n_theta]
-    floor = curvature_floor(optimum.found, problem.units)
     trouble = trouble or _unbounded(problem, optimum)
     trouble = trouble or problem.family.trouble(problem.data, optimum.found.mode.eta, problem.split(optimum.phi)[2])
     trouble = trouble or _broken_down(problem, optimum)
-    _, bound = newton_step(optimum.hessian, optimum.gradient, floor)
-    free = np.ones(optimum.gradient.size, dtype=bool)
-    if problem.has_limit:
-        free[-1] = not problem.at_limit(optimum.phi[-1])
-    _, values, _ = scaled_eigen(optimum.hessian[np.ix_(free, free)], floor)
+    bound, values = optimum.bound, optimum.curvatures.values
+    if problem.has_limit and problem.at_limit(optimum.phi[-1]):
+        values = scaled_eigen(optimum.hessian[:-1, :-1], curvature_floor(optimum.found, problem.units)).values
     singular = describe_singular(problem.structures, problem.S, theta, names)
     limits = describe_limits(problem.structures, theta, names, singular)
     shown = with_estimate(singular, problem.identification, problem.structures.factors(theta), problem.S)
@@ -62,7 +59,7 @@ def certify_glmm(problem: GlmmProblem, optimum: GlmmOptimum, names: TermNames, t
     lowest = float(values[0]) if values.size else 0.0
     # What counts is the criterion beside the point, unless a curvature is clearly negative: differences can make one of
     # zero a little so.
-    descends = optimum.descends or bends_down(optimum.hessian, floor)
+    descends = optimum.descends or optimum.curvatures.bends_down
     converged = bound < CONVERGED and not descends and not trouble
     caution = "" if trouble or not converged else _caution(problem, optimum)
     return Certificate(

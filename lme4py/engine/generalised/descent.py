@@ -18,7 +18,7 @@ import numpy as np
 from lme4py.engine.certificate import CONVERGED
 from lme4py.engine.generalised.batches.stacked import StackedModel, can_stack, has_own_nuisance
 from lme4py.engine.generalised.criteria import JointCriterion, ProfiledCriterion, off_limit
-from lme4py.engine.generalised.hessian import curvature_floor, difference_hessian, newton_step, scaled_eigen
+from lme4py.engine.generalised.hessian import ScaledEigen, curvature_floor, difference_hessian, scaled_eigen
 from lme4py.engine.generalised.laplace import Laplace, flat_mode, is_at_pole
 from lme4py.engine.generalised.optimum import Basin, GlmmOptimum, joined
 from lme4py.engine.generalised.problem import GlmmProblem, Mode, ModeFinder
@@ -264,9 +264,9 @@ def finish(criterion: JointCriterion, optimum: Optimum) -> GlmmOptimum:
     if not np.isfinite(hessian).all():
         # Parameters so far out that steps beside them are rounding.
         raise no_value(problem)
-    floor = curvature_floor(found, problem.units)
+    curvatures = scaled_eigen(hessian, curvature_floor(found, problem.units))
     for _ in range(2):
-        step, bound = newton_step(hessian, gradient, floor)
+        step, bound = curvatures.newton(gradient)
         # A zero on the boundary stays one: its gradient is rounding.
         step[held | ((phi == 0.0) & (np.abs(step) < 1e-8))] = 0.0
         if bound < _EXACT:
@@ -274,7 +274,7 @@ def finish(criterion: JointCriterion, optimum: Optimum) -> GlmmOptimum:
         trial = criterion.reported(phi + step)
         if trial is None or trial[1] > value + 1e-11 * max(1.0, abs(value)):
             break
-        if newton_step(hessian, trial[2], floor)[1] > bound:
+        if curvatures.newton(trial[2])[1] > bound:
             break
         phi, (found, value, gradient) = phi + step, trial
     return GlmmOptimum(phi, found, value, gradient, hessian, optimum.log)
@@ -303,8 +303,8 @@ def _finish_profiled(criterion: ProfiledCriterion, optimum: Optimum) -> GlmmOpti
         there = criterion.evaluate(point)
         return np.inf if there is None else there.value
 
-    lower = _downhill(value_at, x, found.value, hessian, curvature_floor(found, problem.units))
-    return GlmmOptimum(phi, found, found.value, found.gradient, hessian, optimum.log, descends=lower is not None)
+    end = GlmmOptimum(phi, found, found.value, found.gradient, hessian, optimum.log)
+    return replace(end, descends=_downhill(value_at, x, found.value, end.curvatures) is not None)
 
 
 # -- the whole way -----------------------------------------------------------------------------------------------
@@ -555,19 +555,18 @@ def _below(criterion: JointCriterion, optimum: GlmmOptimum) -> FloatArray | None
         found = criterion.evaluate(phi, beside=True)
         return np.inf if found is None else found[1]
 
-    floor = curvature_floor(optimum.found, criterion.finder.problem.units)
-    return _downhill(value_at, optimum.phi, optimum.value, optimum.hessian, floor)
+    return _downhill(value_at, optimum.phi, optimum.value, optimum.curvatures)
 
 
 def _downhill(
-    value_at: Callable[[FloatArray], float], x: FloatArray, value: float, hessian: FloatArray, floor: float
+    value_at: Callable[[FloatArray], float], x: FloatArray, value: float, curvatures: ScaledEigen
 ) -> FloatArray | None:
     """A lower point along the direction of negative curvature, if there are any.
 
     A symmetric saddle has no gradient, and where a curvature is zero, the differences can make it negative: only the
     criterion itself tells these from a minimum.
     """
-    d, values, vectors = scaled_eigen(hessian, floor)
+    d, values, vectors = curvatures
     if not values.size or values[0] >= -1e-3:
         return None
     for size in _BESIDE_SADDLE:

@@ -47,6 +47,8 @@ class Elements:
     ----------
     has_related : bool
         Whether the levels of a grouping factor are related.
+    is_alone : bool
+        Whether there is one grouping factor, of levels that are not: they have nothing to do with each other.
     structure : Structure
     sweeper : Sweeper
     """
@@ -60,6 +62,8 @@ class Elements:
         """The symbolic step for cross-products whose values are positions in v."""
         factors = self.factors
         self._numbers(self._symbolic(cross, block))
+        staged = len(self.structure.stages) == len(factors) == 1 and not self.structure.dense_size
+        self.is_alone = staged and self.structure.sparse is None and not self.has_related
         self.splits = np.cumsum([factor.size for factor in factors])[:-1]
         self._border = tuple(np.zeros((factor.size, 0)) for factor in factors)
         self._zero_border = self._make_zero_border()
@@ -168,11 +172,17 @@ class Elements:
         gathered : ndarray, shape (Q,)
             Z' column.
         """
+        if self.is_alone:
+            return _own_effects(swept.stages[0], gathered)
         border = swept.sweep_border(self.split(gathered[:, None]))
         return self.spherical(swept, border, np.ones((1, 1)))
 
     def element_derivatives(self, swept: Swept) -> tuple[FloatArray, list[FloatArray], list[FloatArray]]:
         """Derivatives of log|M| in v, in Sigma of each factor, and in the diagonal blocks of Z'WZ."""
+        if self.is_alone:
+            stage = swept.stages[0]
+            found: Any = np.bincount(self._derivative_from, weights=stage.E.ravel(), minlength=self._next)
+            return found, [_log_det_sigma(stage)], [stage.E]
         adjoint = swept.adjoint(self._zero_border, np.zeros((1, 1)), blocks=not self._direct)
         parts = [adjoint.diagonal[stage.factor].ravel() for stage in self.structure.stages[:1]]
         if adjoint.values is not None:
@@ -248,16 +258,30 @@ class Elements:
             if slices:
                 rest = rest - stage.coupling @ np.concatenate([b[f] for f in slices])
             f = stage.stage.factor
-            k = self.factors[f].n_columns
-            if k == 1:
-                t = stage.T[0, 0]
-                u[f] = stage.inverse[0, 0] * rest * t
-                b[f] = u[f] * t
-            else:
-                own = small.product(stage.inverse, (stage.T.T @ rest.reshape(k, -1))[:, None])[:, 0]
-                u[f], b[f] = own.ravel(), (stage.T @ own).ravel()
+            u[f], b[f] = _own_effects(stage, rest)
         order = range(len(self.factors))
         return np.concatenate([u[f] for f in order]), np.concatenate([b[f] for f in order])
+
+
+def _own_effects(stage: SweptStage | LoneStage, rest: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """u and b of a factor from its own part of Z' times a column, all (k J,)."""
+    T, inverse = stage.T, stage.inverse
+    k = T.shape[0]
+    if k == 1:
+        t = T[0, 0]
+        scalar = inverse[0, 0] * rest * t
+        return scalar, scalar * t
+    own = small.product(inverse, (T.T @ rest.reshape(k, -1))[:, None])[:, 0]
+    return own.ravel(), (T @ own).ravel()
+
+
+def _log_det_sigma(stage: SweptStage | LoneStage) -> FloatArray:
+    """Derivative of log|M| in Sigma of a factor that is alone, (k, k)."""
+    N, A = stage.residual_map, stage.A
+    if N.shape[0] == 1:
+        return np.array([[float(N[0, 0] @ A[0, 0])]])
+    total: FloatArray = small.product(N, A).sum(axis=2)
+    return total
 
 
 def _direct_coupling(stage: SweptStage | LoneStage, dense: Any) -> FloatArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -105,18 +106,42 @@ def curvature_floor(found: Laplace, unit: float | FloatArray = 1.0) -> float:
     return max(1e-3 * float(size.mean()), 1e-300)
 
 
-def scaled_eigen(hessian: FloatArray, floor: float) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Scales d, and eigenvalues and vectors of the Hessian divided by d d'."""
-    d = np.sqrt(np.maximum(np.abs(hessian.diagonal()), floor))
-    values, vectors = eigen(hessian / (d[:, None] * d))
-    return d, values, vectors
+class ScaledEigen(NamedTuple):
+    """The principal curvatures of a Hessian, of which more than one thing is asked.
+
+    Attributes
+    ----------
+    d : ndarray, shape (r,)
+        Scales of the parameters.
+    values : ndarray, shape (r,)
+    vectors : ndarray, shape (r, r)
+        Eigenvalues and vectors of the Hessian divided by d d'.
+    """
+
+    d: FloatArray
+    values: FloatArray
+    vectors: FloatArray
+
+    @property
+    def bends_down(self) -> bool:
+        """Whether a curvature is clearly negative, as differences do not make one of zero.
+
+        Far outside of what the difference steps can resolve, such as across a jump, curvatures are immense: a Newton
+        step then promises nothing, whatever the gradient is.
+        """
+        return bool(self.values.size) and float(self.values[0]) < _BENT
+
+    def newton(self, gradient: FloatArray) -> tuple[FloatArray, float]:
+        """Newton step, and how much the criterion could still fall; flat directions are left alone."""
+        sizes = np.abs(self.values)
+        along = self.vectors.T @ (gradient / self.d)
+        inverse = 1.0 / np.maximum(sizes, _FLAT)
+        bound = 0.5 * float(np.sum(along**2 * inverse))
+        return -(self.vectors @ (np.where(sizes > _FLAT, inverse, 0.0) * along)) / self.d, bound
 
 
-def bends_down(hessian: FloatArray, floor: float) -> bool:
-    """Whether a curvature is clearly negative, as differences do not make one of zero.
-
-    Far outside of what the difference steps can resolve, such as across a jump, curvatures are immense: a Newton step
-    then promises nothing, whatever the gradient is.
+def scaled_eigen(hessian: FloatArray, floor: float) -> ScaledEigen:
+    """Principal curvatures of a Hessian; none is below the floor in the scales.
 
     Parameters
     ----------
@@ -124,20 +149,16 @@ def bends_down(hessian: FloatArray, floor: float) -> bool:
     floor : float
         Of `curvature_floor`.
     """
-    values = scaled_eigen(hessian, floor)[1]
-    return bool(values.size) and float(values[0]) < _BENT
+    d = np.sqrt(np.maximum(np.abs(hessian.diagonal()), floor))
+    return ScaledEigen(d, *eigen(hessian / (d[:, None] * d)))
 
 
 def newton_step(hessian: FloatArray, gradient: FloatArray, floor: float) -> tuple[FloatArray, float]:
     """Newton step, and how much the criterion could still fall; flat directions are left alone."""
-    d, values, vectors = scaled_eigen(hessian, floor)
-    along = vectors.T @ (gradient / d)
-    used = np.where(np.abs(values) > 1e-7, 1.0 / np.maximum(np.abs(values), 1e-7), 0.0)
-    bound = 0.5 * float(np.sum(along**2 / np.maximum(np.abs(values), 1e-7)))
-    return -(vectors @ (used * along)) / d, bound
+    return scaled_eigen(hessian, floor).newton(gradient)
 
 
-def inverse_hessian(hessian: FloatArray, floor: float, n_theta: int) -> FloatArray:
+def inverse_hessian(curvatures: ScaledEigen, n_theta: int) -> FloatArray:
     """Inverse with a zero for flat directions of theta, and a very large number for those of other parameters.
 
     Elements of a singular T that change nothing carry no information and have no variance; a fixed effect without
@@ -145,12 +166,11 @@ def inverse_hessian(hessian: FloatArray, floor: float, n_theta: int) -> FloatArr
 
     Parameters
     ----------
-    hessian : ndarray, shape (r, r)
-    floor : float
+    curvatures : ScaledEigen
     n_theta : int
         theta come first.
     """
-    d, values, vectors = scaled_eigen(hessian, floor)
+    d, values, vectors = curvatures
     share = (vectors[:n_theta] ** 2).sum(axis=0)
     least = np.where(share > 1e-3, _FLAT, _PARALLEL)
     used = np.where(values > least, 1.0 / np.maximum(values, least), np.where(share > 0.5, 0.0, 1.0 / least))

@@ -354,8 +354,10 @@ def average_information(finder: ModeFinder, found: Laplace) -> FloatArray:
     fixed = mode.weighted_fixed(problem)
     # Columns Z h and X by their products with the weights: Z'WZ h and Z'WX.
     projected = np.concatenate([products.normal(mode.swept, mode.w, h), fixed.whole], axis=1)
-    by_h = h.T @ projected
-    corner = np.block([[by_h], [by_h[:, m:].T, fixed.gram]])
+    corner = np.empty((m + p, m + p))
+    corner[:m] = h.T @ projected
+    corner[m:, :m] = corner[:m, m:].T
+    corner[m:, m:] = fixed.gram
     if problem.n_nuisance and not problem.has_one_dispersion:
         # -d2l / (deta dgamma) stands for W times a column.
         crossed = -as_columns(found.rows.score_lam)

@@ -89,7 +89,7 @@ def find_limit(
     family = problem.family
     eta = problem.stack.first(mode.eta)
     half = family.half_rows(problem.data, eta)
-    stopped = _stopped(problem, optimum)
+    stopped = _stopped(optimum)
     rates = family.rates(half, optimum.found.rows, problem.data, eta, mode.lam) if stopped else None
     cuts = family.half_columns(half, problem.data)
     p = problem.n_fixed
@@ -163,10 +163,9 @@ def _of_rest(identification: Identification, terms: tuple[RandomTerm, ...], rest
     )
 
 
-def _stopped(problem: GlmmProblem, optimum: GlmmOptimum) -> bool:
+def _stopped(optimum: GlmmOptimum) -> bool:
     """Whether the point is an optimum as far as the gradient says."""
-    _, bound = newton_step(optimum.hessian, optimum.gradient, curvature_floor(optimum.found, problem.units))
-    return bound < CONVERGED and not optimum.descends
+    return optimum.bound < CONVERGED and not optimum.descends
 
 
 def _distance(half: HalfRows, mode: Mode, problem: GlmmProblem, moved: IntArray, direction: FloatArray) -> float:

@@ -8,9 +8,10 @@ import numpy as np
 import scipy.linalg
 
 from lme4py.engine.certificate import CONVERGED, Evaluation, Rival
-from lme4py.engine.generalised.hessian import bends_down, curvature_floor, newton_step
+from lme4py.engine.generalised.hessian import ScaledEigen, curvature_floor, scaled_eigen
 from lme4py.engine.generalised.laplace import Laplace
 from lme4py.engine.optimise import Local
+from lme4py.frozen import computed_once
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["Basin", "GlmmOptimum", "joined"]
@@ -60,12 +61,20 @@ class GlmmOptimum:
     falls: bool = False
     at_pole: bool = False
 
+    @computed_once
+    def curvatures(self) -> ScaledEigen:
+        """Principal curvatures of the Hessian."""
+        return scaled_eigen(self.hessian, curvature_floor(self.found, self.found.finder.problem.units))
+
+    @property
+    def bound(self) -> float:
+        """How much the criterion could still fall."""
+        return self.curvatures.newton(self.gradient)[1]
+
     @property
     def is_minimum(self) -> bool:
         """Whether this is a local minimum as far as gradient and Hessian tell."""
-        floor = curvature_floor(self.found, self.found.finder.problem.units)
-        flat = newton_step(self.hessian, self.gradient, floor)[1] < CONVERGED
-        return flat and not self.descends and not bends_down(self.hessian, floor)
+        return self.bound < CONVERGED and not self.descends and not self.curvatures.bends_down
 
 
 def joined(first: tuple[Evaluation, ...], second: tuple[Evaluation, ...]) -> tuple[Evaluation, ...]:

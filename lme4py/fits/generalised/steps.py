@@ -12,7 +12,7 @@ from lme4py.design.design import Design
 from lme4py.engine.generalised.certificate import certify_glmm
 from lme4py.engine.generalised.criteria import ProfiledCriterion
 from lme4py.engine.generalised.fixed_system import FixedSystem
-from lme4py.engine.generalised.hessian import curvature_floor, inverse_hessian
+from lme4py.engine.generalised.hessian import curvature_floor, inverse_hessian, scaled_eigen
 from lme4py.engine.generalised.laplace import Laplace, PenalisedLaplace
 from lme4py.engine.generalised.limit import Limit, find_limit
 from lme4py.engine.generalised.optimum import GlmmOptimum
@@ -312,8 +312,11 @@ def _covariance(finder: ModeFinder, optimum: GlmmOptimum, limit: Limit | None, p
     """Covariance of (theta, beta, log dispersion or all thresholds) on the user's scale."""
     problem = finder.problem
     m, p = problem.n_theta, problem.n_fixed
-    inside = optimum if limit is None else limit.inside
-    inverse = 2.0 * inverse_hessian(inside.hessian, curvature_floor(optimum.found, problem.units), m)
+    if limit is None:
+        curvatures = optimum.curvatures
+    else:
+        curvatures = scaled_eigen(limit.inside.hessian, curvature_floor(optimum.found, problem.units))
+    inverse = 2.0 * inverse_hessian(curvatures, m)
     if profiled:
         mode = optimum.found.mode
         system = FixedSystem(problem, mode.swept, mode.w, None, mode.fixed)

@@ -464,8 +464,8 @@ class StackedModel:
             rest = c - rows.w_obs * moved - 2.0 * rows.score
             by_T = 2.0 * small.product(A, half) + scores[:, None] * a[None]
             by_T += (gathered - small.product(A_obs, b)[:, 0] - 2.0 * scores)[:, None] * u[None]
-            # Column by column, as in `_fixed`.
-            by_beta = [(rest * column).sum(axis=1) for column in self.X.T]
+            # Column by column, as in `_fixed`, where the numbers must not depend on what else is in the batch.
+            by_beta = [rest @ self.X] if beside else [(rest * column).sum(axis=1) for column in self.X.T]
             gradient = np.column_stack([self._by_theta(phi, by_T.sum(axis=3)), *by_beta])
             if self.problem.n_nuisance:
                 w_lam = rows.w_exp_lam if self.expected else rows.w_obs_lam

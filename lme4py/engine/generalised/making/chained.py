@@ -104,7 +104,7 @@ class ChainProducts(WeightedProducts):
         self.chain = chain
         super().__init__(codes, Z, factors)
         # The effects u are independent: what relates the levels is in the root of their covariance.
-        self.has_related = False
+        self.has_related = self.is_alone = False
 
     def _symbolic(self, cross: CrossProducts, block: str) -> BaseValues:
         f = self.chain.factor
