@@ -165,6 +165,19 @@ class TestWeightedProducts:
         for one, other in zip(*found, strict=True):
             np.testing.assert_array_equal(one, other)
 
+    def test_a_dense_block_is_multiplied_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What the elements of the coupling take of it gives the diagonal blocks too."""
+        monkeypatch.setattr("lme4py.engine.factor.symbolic.MAX_PRODUCTS", 1)
+        monkeypatch.setattr("lme4py.engine.factor.adjoint.gram_adjoint", None)
+        problem = make("crossed", "poisson")
+        T = problem.factor_T(0.3 * problem.structures.initial())
+        w = RNG.uniform(0.5, 2.0, N)
+        h = problem.products.log_det_derivatives(problem.products.factorize(T, w))[0]
+        Z, Lambda = dense_Z(problem), dense_Lambda(problem, 0.3 * problem.structures.initial())
+        M = np.eye(Z.shape[1]) + Lambda.T @ (Z.T * w) @ Z @ Lambda
+        # Sums of a few hundred products of order one.
+        np.testing.assert_allclose(h, np.einsum("na,an->n", Z @ Lambda, np.linalg.solve(M, Lambda.T @ Z.T)), rtol=1e-9)
+
 
 class TestMode:
     @pytest.mark.parametrize(("family", "link"), [("binomial", "logit"), ("poisson", "log"), ("gamma", "log")])
@@ -452,3 +465,24 @@ def _stack_agrees(problem: GlmmProblem) -> None:
     single = np.array([at(finder, point).gradient for point in points])
     # Both modes are found to a decrement of 1e-15.
     np.testing.assert_allclose(found, single, atol=1e-9 * np.abs(single).max())
+
+
+def test_a_value_alone_needs_no_derivative(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = make("one", "binomial")
+    start = find_start(problem)
+    whole = ProfiledCriterion(ModeFinder(problem), start.beta).evaluate(start.theta)
+    assert whole is not None
+    monkeypatch.setattr("lme4py.engine.generalised.laplace.Laplace._gradient", None)
+    alone = ProfiledCriterion(ModeFinder(problem), start.beta).evaluate(start.theta, only_value=True)
+    assert alone is not None
+    assert alone.value == whole.value
+
+
+def test_starts_of_many_rows_are_those_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = make("one", "poisson")
+    few = find_start(problem)
+    monkeypatch.setattr("lme4py.engine.generalised.starts.start._NORMAL_FROM", 1)
+    many = find_start(problem)
+    assert (many.beta != few.beta).any()
+    # Rounding of normal equations of columns of size one.
+    np.testing.assert_allclose(many.beta, few.beta, rtol=1e-9)

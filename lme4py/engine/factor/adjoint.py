@@ -6,8 +6,9 @@ at about twice the cost of the elimination.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +20,10 @@ from lme4py.linalg.types import FloatArray, with_data
 
 if TYPE_CHECKING:
     from lme4py.engine.factor.sweep import LoneStage, Swept, SweptBorder, SweptStage
+
+
+# From a stage and the derivative in the dense block to derivatives in the E of the stage.
+Wide = Callable[[Any, Any], FloatArray]
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,12 @@ class Adjoint:
 
 
 def adjoint(
-    swept: Swept, border: SweptBorder, corner: FloatArray, blocks: bool = False, only_sigma: bool = False
+    swept: Swept,
+    border: SweptBorder,
+    corner: FloatArray,
+    blocks: bool = False,
+    only_sigma: bool = False,
+    wide: Wide | None = None,
 ) -> Adjoint:
     """Derivatives of log|M| + F, where F depends on the swept corner with derivative `corner`.
 
@@ -62,6 +72,9 @@ def adjoint(
         Also the derivatives in the base values outside the diagonal blocks.
     only_sigma : bool
         The caller needs `Adjoint.sigma` alone: what costs more is left out where it can be.
+    wide : callable, optional
+        Of models without other columns: what gives the diagonal blocks of C D C', (k, k, J), of the only stage, if it
+        has no list of products, from the stage and the derivative in the dense block.
     """
     structure = swept.sweeper.structure
     first_coupling = None
@@ -89,7 +102,7 @@ def adjoint(
         if P is None and only_sigma:
             spread = state.wide_traces(s)
         elif P is None:
-            d_E -= state.wide(s)
+            d_E -= state.wide(s) if wide is None else wide(s, state.dense)
         elif P.shape[1]:
             change = state.change(s.stage)
             if position:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lme4py.chunks import chunk, from_size
-from lme4py.engine.factor.adjoint import Adjoint, adjoint
+from lme4py.engine.factor.adjoint import Adjoint, Wide, adjoint
 from lme4py.engine.factor.crossproducts import CrossProducts, Factor
 from lme4py.engine.factor.dense_block import (
     BlockFactor,
@@ -521,7 +521,12 @@ class Swept:
         return self.sweeper.structure.dense_size > _SPEND_FROM
 
     def adjoint(
-        self, border: SweptBorder, corner: FloatArray, blocks: bool = False, only_sigma: bool = False
+        self,
+        border: SweptBorder,
+        corner: FloatArray,
+        blocks: bool = False,
+        only_sigma: bool = False,
+        wide: Wide | None = None,
     ) -> Adjoint:
         """Derivatives of log|M| + F: see `lme4py.engine.factor.adjoint.adjoint`."""
-        return adjoint(self, border, corner, blocks, only_sigma)
+        return adjoint(self, border, corner, blocks, only_sigma, wide)

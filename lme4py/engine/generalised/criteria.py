@@ -186,7 +186,18 @@ class ProfiledCriterion:
         self.near = near
         self.base: Laplace | None = None
 
-    def evaluate(self, x: FloatArray, tolerance: float = 1e-15) -> Laplace | None:
+    def evaluate(self, x: FloatArray, tolerance: float = 1e-15, only_value: bool = False) -> Laplace | None:
+        """The criterion at a point; None where it, or its gradient unless `only_value`, is no number.
+
+        Parameters
+        ----------
+        x : ndarray
+            theta and what else is free.
+        tolerance : float
+            Newton decrement of the mode.
+        only_value : bool
+            No derivative will be asked for.
+        """
         problem = self.finder.problem
         m = problem.n_theta
         lam = problem.nuisance(x[m:])
@@ -203,8 +214,8 @@ class ProfiledCriterion:
             try:
                 with np.errstate(all="ignore"):
                     mode = self.finder.find(x[:m], beta, lam, u, joint=True, tolerance=tolerance)
-                    found = laplace(self.finder, mode, profiled=True)
-                    possible = np.isfinite(found.value) and np.isfinite(found.gradient).all()
+                    found = laplace(self.finder, mode, profiled=True, only_value=only_value)
+                    possible = np.isfinite(found.value) and (only_value or np.isfinite(found.gradient).all())
             except (ModeError, np.linalg.LinAlgError):
                 continue
             if not possible:

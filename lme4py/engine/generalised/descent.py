@@ -383,7 +383,9 @@ class Descents:
         control = replace(self.control, max_evaluations=min(max_evaluations, self.control.max_evaluations))
         return Descents(self.finder, control, self.refine, self.profiled)
 
-    def glance(self, start: Start, near: Mode | None = None, tolerance: float = 1e-6) -> Laplace | None:
+    def glance(
+        self, start: Start, near: Mode | None = None, tolerance: float = 1e-6, only_value: bool = False
+    ) -> Laplace | None:
         """The criterion with nAGQ = 0 at a start; None where it has no value.
 
         Parameters
@@ -393,10 +395,12 @@ class Descents:
             Where the log-likelihood is concave, so that there is one mode, the search for it begins there.
         tolerance : float
             Of the Newton decrement.
+        only_value : bool
+            Derivatives, which may take as long, need not be numbers.
         """
         x = np.append(start.theta, start.lam) if self.problem.n_nuisance else start.theta
         near = near if self.problem.family.log_concave else None
-        return ProfiledCriterion(self.finder, start.beta, near).evaluate(x, tolerance)
+        return ProfiledCriterion(self.finder, start.beta, near).evaluate(x, tolerance, only_value)
 
     def down(self, start: Start, known: Sequence[Way] = (), tolerance: float = _FINE) -> Way:
         """First nAGQ = 0, then the criterion itself.

@@ -183,12 +183,20 @@ class Elements:
             stage = swept.stages[0]
             found: Any = np.bincount(self._derivative_from, weights=stage.E.ravel(), minlength=self._next)
             return found, [_log_det_sigma(stage)], [stage.E]
-        adjoint = swept.adjoint(self._zero_border, np.zeros((1, 1)), blocks=not self._direct)
+        coupling: list[FloatArray] = []
+
+        def through(stage: SweptStage | LoneStage, dense: Any) -> FloatArray:
+            own, blocks = _through_block(stage, dense)
+            coupling.append(own)
+            return blocks
+
+        wide = through if self._direct else None
+        adjoint = swept.adjoint(self._zero_border, np.zeros((1, 1)), blocks=not self._direct, wide=wide)
         parts = [adjoint.diagonal[stage.factor].ravel() for stage in self.structure.stages[:1]]
         if adjoint.values is not None:
             parts.append(adjoint.values)
         if self._direct:
-            parts.append(_direct_coupling(swept.stages[0], adjoint.dense))
+            parts.append(coupling[0] if coupling else _through_block(swept.stages[0], adjoint.dense)[0])
         elif adjoint.coupling is not None:
             parts.append(adjoint.coupling)
         if adjoint.dense is not None:
@@ -284,18 +292,16 @@ def _log_det_sigma(stage: SweptStage | LoneStage) -> FloatArray:
     return total
 
 
-def _direct_coupling(stage: SweptStage | LoneStage, dense: Any) -> FloatArray:
-    """Derivative of log|M| in the stored elements of C of the only stage: -2 E C D.
+def _through_block(stage: SweptStage | LoneStage, dense: Any) -> tuple[FloatArray, FloatArray]:
+    """Derivative of log|M| in the stored elements of C of the only stage, -2 E C D, and the blocks of C D C'.
 
     D is the derivative in the dense block that follows. Rows are expanded a few levels at a time.
     """
     C = stage.coupling
     k = stage.E.shape[0]
-    lower = np.tril(dense.inverse, -1)
-    D = lower + lower.T
-    D.reshape(-1)[:: D.shape[0] + 1] = dense.inverse.diagonal()
+    D = dense.symmetric()
     if dense.lam is not None:
-        D *= dense.lam
+        D = D * dense.lam
         D *= dense.lam[:, None]
     rows = np.repeat(np.arange(C.shape[0]), np.diff(C.indptr))
     values = np.empty(C.nnz)
@@ -303,12 +309,14 @@ def _direct_coupling(stage: SweptStage | LoneStage, dense: Any) -> FloatArray:
     for start in range(0, C.shape[0], size):
         stop = min(start + size, C.shape[0])
         place = slice(int(C.indptr[start]), int(C.indptr[stop]))
-        values[place] = (C[start:stop] @ D)[rows[place] - start, C.indices[place]]
+        own = C if stop - start == C.shape[0] else C[start:stop]
+        values[place] = (own @ D)[rows[place] - start, C.indices[place]]
     # All columns of the term have the same pattern.
-    by_column = values.reshape(k, -1)
-    level = rows[: by_column.shape[1]]
+    by_column, elements = values.reshape(k, -1), C.data.reshape(k, -1)
+    level, J = rows[: by_column.shape[1]], stage.E.shape[2]
+    blocks: Any = [[np.bincount(level, weights=one * other, minlength=J) for other in elements] for one in by_column]
     out: FloatArray = np.einsum("abe,be->ae", stage.E[:, :, level], by_column)
-    return -2.0 * out.ravel()
+    return -2.0 * out.ravel(), np.array(blocks)
 
 
 def _with_data(table: SparseMatrix, data: FloatArray) -> SparseMatrix:

@@ -246,7 +246,7 @@ def restricted_part(problem: GlmmProblem, cross: FloatArray) -> float:
     return inside - 2.0 * scale - problem.n_fixed * float(np.log(2.0 * np.pi))
 
 
-def laplace(finder: ModeFinder, mode: Mode, profiled: bool = False) -> Laplace:
+def laplace(finder: ModeFinder, mode: Mode, profiled: bool = False, only_value: bool = False) -> Laplace:
     """The Laplace criterion at a mode.
 
     Parameters
@@ -255,11 +255,14 @@ def laplace(finder: ModeFinder, mode: Mode, profiled: bool = False) -> Laplace:
     mode : Mode
     profiled : bool
         The mode is one of (beta, u): the criterion with nAGQ = 0.
+    only_value : bool
+        No derivative will be asked for.
     """
     problem = finder.problem
     if mode.w is not mode.rows.w_obs:
         raise ModeError("the observed information is not positive definite at the mode")
-    rows = mode.rows if mode.complete else finder.rows(mode.eta, mode.lam, 3)
+    enough = mode.complete or (only_value and not problem.uses_expected)
+    rows = mode.rows if enough else finder.rows(mode.eta, mode.lam, 3)
     swept = problem.products.factorize(mode.T, rows.w_exp) if problem.uses_expected else mode.swept
     check_curvature(problem, swept)
     kind = Laplace if problem.penalty is None else PenalisedLaplace

@@ -73,7 +73,7 @@ def candidates(
         yield Candidate("moments", usual)
     if _is_large(problem):
         wide = _within_groups(descents, usual, near, _NEARLY)
-        there = None if wide is None else descents.glance(wide, near, _NEARLY)
+        there = None if wide is None else descents.glance(wide, near, _NEARLY, only_value=True)
         # The value is above that of the mode by about the decrement at the most.
         if wide is not None and there is not None and there.value < least + _NEARLY:
             yield Candidate("within groups", wide)
@@ -157,7 +157,8 @@ def _within_groups(
     problem = descents.problem
     structures = problem.structures
     for wide in _WIDE:
-        far = descents.glance(replace(usual, theta=structures.scaled(structures.initial(), wide)), near, tolerance)
+        theta = structures.scaled(structures.initial(), wide)
+        far = descents.glance(replace(usual, theta=theta), near, tolerance, only_value=_is_large(problem))
         if far is not None:
             break
     else:

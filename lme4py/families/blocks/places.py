@@ -23,4 +23,6 @@ def block_places(shape: tuple[int, ...]) -> Iterator[tuple[EllipsisType, slice]]
         The whole array: all that stands beside a row is worked on with it.
     """
     n = shape[-1]
+    if prod(shape) <= _BLOCK:
+        return iter(((..., slice(None)),))
     return ((..., place) for place in row_blocks(n, max(1, _BLOCK * n // max(prod(shape), 1))))

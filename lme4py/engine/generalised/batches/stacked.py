@@ -152,6 +152,7 @@ class StackedModel:
         self.codes = codes[self.order]
         self.n_levels = problem.factors[0].n_levels
         self.starts = np.searchsorted(self.codes, np.arange(self.n_levels))
+        self._counts = np.diff(self.starts, append=self.codes.size)
         self.k = problem.factors[0].n_columns
         Z = problem.products.blocks[0][self.order]
         self.Z = [_column(z) for z in Z.T]
@@ -214,6 +215,10 @@ class StackedModel:
         """Z'x, (k, B, J), of rows (B, n)."""
         return np.stack([self._sum(x if z is None else z * x) for z in self.Z])
 
+    def _of_rows(self, values: FloatArray) -> FloatArray:
+        """The value of its group for each row: (B, J) to (B, n)."""
+        return np.repeat(values, self._counts, axis=1)
+
     def _products(self, w: FloatArray) -> FloatArray:
         """A = Z'WZ, (k, k, B, J), of weights (B, n)."""
         A = np.empty((self.k, self.k, w.shape[0], self.n_levels))
@@ -223,16 +228,16 @@ class StackedModel:
 
     def _spread(self, b: FloatArray) -> FloatArray:
         """Z b, (B, n), of effects (k, B, J)."""
-        total = _times(b[0][:, self.codes], self.Z[0])
+        total = _times(self._of_rows(b[0]), self.Z[0])
         for own, z in zip(b[1:], self.Z[1:], strict=True):
-            total += _times(own[:, self.codes], z)
+            total += _times(self._of_rows(own), z)
         return total
 
     def _diagonal(self, E: FloatArray) -> FloatArray:
         """The diagonal of Z E Z', (B, n)."""
         total = np.zeros((E.shape[2], self.codes.size))
         for (a, b), zz in self.ZZ.items():
-            total += _times((E[a, b] if a == b else 2.0 * E[a, b])[:, self.codes], zz)
+            total += _times(self._of_rows(E[a, b] if a == b else 2.0 * E[a, b]), zz)
         return total
 
     # -- the effects of groups -----------------------------------------------------------------------------------------

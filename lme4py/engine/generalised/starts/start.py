@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lme4py.chunks import from_size
 from lme4py.engine.generalised.laplace import restricted_part
 from lme4py.engine.generalised.problem import GlmmProblem
 from lme4py.engine.generalised.starts.ordinal_start import newton_direction, start_thresholds
@@ -24,6 +25,8 @@ _JOINT_STEPS, _JOINT_NEAR = 25, 1e-3
 _CLIMBED, _HALVED, _FARTHEST = 8, 5, 5.0
 # And the rise of the log-likelihood that is not worth another one.
 _CLIMB_NEAR = 0.02
+# Of so many rows least squares go by their products: a start need not be exact.
+_NORMAL_FROM = from_size(20_000)
 # Random directions in which other maxima of the likelihood without random effects are looked for.
 _AROUND, _AROUND_POLES = 6, 24
 
@@ -342,6 +345,8 @@ def _first_beta(problem: GlmmProblem, lam: float) -> FloatArray:
 def _least_squares(X: FloatArray, y: FloatArray, w: FloatArray) -> FloatArray:
     if not X.shape[1]:
         return np.empty(0)
+    if X.shape[0] >= _NORMAL_FROM:
+        return np.asarray(np.linalg.lstsq((X.T * w) @ X, X.T @ (w * y), rcond=None)[0], dtype=np.float64)
     root = np.sqrt(w)
     return np.asarray(np.linalg.lstsq(X * root[:, None], y * root, rcond=None)[0], dtype=np.float64)
 
