@@ -90,6 +90,13 @@ class Link(ABC):
         inside: BoolArray = (eta > self.low) & (eta < self.high)
         return inside
 
+    def all_valid(self, eta: FloatArray) -> bool:
+        """Whether all of `eta` are valid."""
+        if type(self).valid is not Link.valid:
+            return bool(self.valid(eta).all())
+        # A not-a-number is the least and the largest of all. Two passes, and nothing to hold.
+        return bool(eta.min(initial=np.inf) > self.low and eta.max(initial=-np.inf) < self.high)
+
     @property
     def has_pole(self) -> bool:
         """Whether a likelihood can be zero inside the range, so that each side of that point has maxima of its own."""
@@ -147,7 +154,7 @@ class Link(ABC):
             Inside the range.
         change : ndarray, same shape
         """
-        if np.isneginf(self.low) and np.isposinf(self.high):
+        if self.low == -np.inf and self.high == np.inf:
             return 1.0
         distance = np.where(change < 0.0, eta - self.low, self.high - eta)
         with np.errstate(divide="ignore", invalid="ignore"):

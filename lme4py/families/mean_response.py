@@ -32,14 +32,13 @@ class MeanResponse(Family):
         *,
         expected: bool = True,
     ) -> EtaDerivatives:
-        valid = self.valid(eta)
-        everywhere = bool(valid.all())
-        inside = eta if everywhere else np.where(valid, eta, self.link.inner)
+        valid = None if self.link.all_valid(eta) else self.valid(eta)
+        inside = eta if valid is None else np.where(valid, eta, self.link.inner)
         with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
             result = self._derivatives(data, inside, lam, order, expected)
             if self.weights_multiply and data.weights is not None:
                 result = result.scaled(data.weights)
-        return result if everywhere else result.restricted(valid)
+        return result if valid is None else result.restricted(valid)
 
     def _derivatives(
         self, data: ResponseData, eta: FloatArray, lam: Any, order: Order, expected: bool
