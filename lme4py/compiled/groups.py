@@ -43,9 +43,10 @@ def group_sum(codes: IntArray, x: FloatArray, n_levels: int) -> FloatArray:
 
 
 def _weighted_cross(
-    codes: IntArray, w: FloatArray, columns: FloatArray, n_levels: int, size: int
+    codes: IntArray, w: FloatArray, columns: FloatArray, n_levels: int, size: int, first: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     p, n = columns.shape
+    known = 1 if first.size else 0
     sums, cross = np.zeros((p, n_levels)), np.zeros((p, p))
     values = np.empty(size)
     for begin in range(0, n, size):
@@ -55,19 +56,22 @@ def _weighted_cross(
             column, total = columns[a][begin:end], sums[a]
             for i in range(changed.size):
                 changed[i] = own_w[i] * column[i]
-            for i in range(changed.size):
-                total[np.uintp(own_codes[i])] += changed[i]
+            if a >= known:
+                for i in range(changed.size):
+                    total[np.uintp(own_codes[i])] += changed[i]
             for b in range(a + 1):
                 cross[a, b] += np.dot(changed, columns[b][begin:end])
+    for j in range(first.size):
+        sums[0, j] = first[j]
     for a in range(p):
         for b in range(a):
             cross[b, a] = cross[a, b]
     return sums.T, cross
 
 
-@with_loops(_weighted_cross, "i1 f1 f2 i i")
+@with_loops(_weighted_cross, "i1 f1 f2 i i f1")
 def weighted_cross(
-    codes: IntArray, w: FloatArray, columns: FloatArray, n_levels: int, size: int
+    codes: IntArray, w: FloatArray, columns: FloatArray, n_levels: int, size: int, first: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Sums of W X over the rows of each group, (J, p), and X'W X, (p, p).
 
@@ -80,9 +84,14 @@ def weighted_cross(
     n_levels : int
     size : int
         Rows that loops work on at a time: `AT_ONCE`.
+    first : ndarray, shape (J,), or empty
+        The sums of the first column, where they are known.
     """
     weighted, sums = columns * w, np.empty((columns.shape[0], n_levels))
-    for own, total in zip(weighted, sums, strict=True):
+    known = 1 if first.size else 0
+    if known:
+        sums[0] = first
+    for own, total in zip(weighted[known:], sums[known:], strict=True):
         total[:] = np.bincount(codes, weights=own, minlength=n_levels)
     return sums.T, columns @ weighted.T
 

@@ -55,8 +55,10 @@ def test_group_sum(rows, form):
     np.testing.assert_allclose(form(groups.group_sum)(rows.codes, rows.w, 7), rows.Z.T @ rows.w, **CLOSE)
 
 
-def test_weighted_cross(rows, form):
-    sums, cross = form(groups.weighted_cross)(rows.codes, rows.w, rows.columns, 7, 512)
+@pytest.mark.parametrize("known", [False, True])
+def test_weighted_cross(rows, form, known):
+    first = rows.Z.T @ (rows.w * rows.columns[0]) if known and rows.columns.size else np.empty(0)
+    sums, cross = form(groups.weighted_cross)(rows.codes, rows.w, rows.columns, 7, 512, first)
     weighted = rows.w[:, None] * rows.X
     np.testing.assert_allclose(sums, rows.Z.T @ weighted, **CLOSE)
     np.testing.assert_allclose(cross, rows.X.T @ weighted, **CLOSE)

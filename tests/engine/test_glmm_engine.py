@@ -10,6 +10,7 @@ from dense_models import make_design, make_term
 
 from lme4py.engine.generalised.batches.stacked import StackedModel, can_stack, has_dispersions
 from lme4py.engine.generalised.criteria import JointCriterion, ProfiledCriterion
+from lme4py.engine.generalised.fixed_system import WeightedFixed
 from lme4py.engine.generalised.hessian import difference_hessian
 from lme4py.engine.generalised.integrals.quadrature import Quadrature, check_quadrature, product_rule
 from lme4py.engine.generalised.laplace import laplace
@@ -486,3 +487,15 @@ def test_starts_of_many_rows_are_those_of_few(monkeypatch: pytest.MonkeyPatch) -
     assert (many.beta != few.beta).any()
     # Rounding of normal equations of columns of size one.
     np.testing.assert_allclose(many.beta, few.beta, rtol=1e-9)
+
+
+def test_sums_of_a_column_of_ones_are_taken_from_the_factor() -> None:
+    problem = make("one", "poisson")
+    products, w = problem.products, RNG.uniform(0.5, 2.0, N)
+    swept = products.factorize(problem.factor_T(np.ones(1)), w)
+    swept.base.diagonal[0][0, 0, 3] += 1.0
+    fixed, plain = WeightedFixed.of(problem, swept, w), products.weighted_cross(w, problem.X)
+    assert problem.has_ones
+    np.testing.assert_array_equal(fixed.gram, plain[1])
+    np.testing.assert_array_equal(fixed.whole[:, 1:], plain[0][0][:, 1:])
+    np.testing.assert_array_equal(np.flatnonzero(fixed.whole[:, 0] != plain[0][0][:, 0]), [3])

@@ -30,6 +30,11 @@ class WeightedFixed(NamedTuple):
     projected: list[FloatArray]
     gram: FloatArray
 
+    @classmethod
+    def of(cls, problem: GlmmProblem, swept: Swept, w: FloatArray) -> WeightedFixed:
+        """Those of weights and their factor."""
+        return cls(*problem.products.weighted_cross(w, problem.X, swept if problem.has_ones else None))
+
     @property
     def whole(self) -> FloatArray:
         """Z'WX of all grouping factors, (Q, p)."""
@@ -62,7 +67,7 @@ class FixedSystem:
         if sums is None:
             sums = np.zeros(sum(factor.size for factor in problem.factors)), np.zeros(p)
         gathered, beside = sums
-        projected, cross = products.weighted_cross(w, problem.X) if fixed is None else fixed
+        projected, cross = WeightedFixed.of(problem, swept, w) if fixed is None else fixed
         self.problem = problem
         self.swept = swept
         columns = zip(projected, products.split(gathered) or [gathered], strict=True)

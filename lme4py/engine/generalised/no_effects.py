@@ -96,7 +96,7 @@ class NoProducts:
         """Z'x, (0,), and X'x, (p,), of x = start + W X beta; beta may be empty."""
         return _NONE, X.T @ (start + self.stack.weigh(w, predicted(self.spread(b), X, beta)))
 
-    def weighted_cross(self, w: FloatArray, X: FloatArray) -> tuple[list[FloatArray], FloatArray]:
+    def weighted_cross(self, w: FloatArray, X: FloatArray, swept: Any = None) -> tuple[list[FloatArray], FloatArray]:
         """Z'W X, (0, p), and X'W X, (p, p)."""
         weighted = self.stack.weigh(w, X)
         return self.project(weighted), X.T @ weighted

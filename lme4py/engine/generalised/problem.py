@@ -150,8 +150,7 @@ class GlmmProblem:
         if len(factors) == 1 and T[0].shape == (1, 1):
             scaled: FloatArray = u * T[0][0, 0]
             return scaled
-        out = np.empty_like(u)
-        start = 0
+        out, start = np.empty_like(u), 0
         for f, (factor, t) in enumerate(zip(factors, T, strict=True)):
             stop = start + factor.size
             if chain is not None and f == chain.factor:
@@ -184,6 +183,11 @@ class GlmmProblem:
             # Of (s, phi) the scale alone.
             out[self.chain.factor] = T[self.chain.factor] * np.array([[size, 1.0]])
         return out
+
+    @cached_property
+    def has_ones(self) -> bool:
+        """Whether the first column of X is ones."""
+        return bool(self.X.shape[1]) and bool((self.X[:, 0] == 1.0).all())
 
     def fixed_part(self, beta: FloatArray) -> FloatArray:
         """The first linear predictor without random effects, shape (n,)."""
@@ -411,7 +415,7 @@ class Mode:
 
     def weighted_fixed(self, problem: GlmmProblem) -> WeightedFixed:
         """Products of W X."""
-        return WeightedFixed(*problem.products.weighted_cross(self.w, problem.X)) if self.fixed is None else self.fixed
+        return WeightedFixed.of(problem, self.swept, self.w) if self.fixed is None else self.fixed
 
 
 class ModeError(ArithmeticError):
@@ -568,7 +572,7 @@ class ModeFinder:
         if slope is None:
             return products.solve_gathered(swept, gathered)[0], None, None
         # Of the column W Z b + s, without W X beta: the fixed effects solved for are their change.
-        fixed = WeightedFixed(*products.weighted_cross(w, self.problem.X))
+        fixed = WeightedFixed.of(self.problem, swept, w)
         system = FixedSystem(self.problem, swept, w, (gathered, fixed.whole.T @ b + slope), fixed)
         return system.residual_modes()[0], system.solution, fixed
 

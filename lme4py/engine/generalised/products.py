@@ -19,6 +19,7 @@ from lme4py.frozen import computed_once
 from lme4py.linalg import small
 from lme4py.linalg.types import FloatArray, IntArray, SparseMatrix, sparse
 
+_NONE = np.zeros(0)
 # Up to this many columns of the only grouping factor Z'WZ b is made of the diagonal blocks.
 _FEW = 8
 
@@ -200,10 +201,21 @@ class WeightedProducts(Elements):
         x += start
         return self.columns @ x, X.T @ x
 
-    def weighted_cross(self, w: FloatArray, X: FloatArray) -> tuple[list[FloatArray], FloatArray]:
-        """Z'W X, (k J, p) for each grouping factor, and X'W X, (p, p)."""
+    def weighted_cross(
+        self, w: FloatArray, X: FloatArray, swept: Swept | None = None
+    ) -> tuple[list[FloatArray], FloatArray]:
+        """Z'W X, (k J, p) for each grouping factor, and X'W X, (p, p).
+
+        Parameters
+        ----------
+        w : ndarray, shape (n,), or (n_pairs n,)
+        X : ndarray, shape (D n, p)
+        swept : Swept, optional
+            The factor of these weights, where the first column of X is ones: what these give is in it already.
+        """
         if self._codes is not None:
-            sums, cross = weighted_cross(self._codes, w, as_rows(X), self.factors[0].n_levels, AT_ONCE)
+            first = _NONE if swept is None else swept.base.diagonal[0][0, 0]
+            sums, cross = weighted_cross(self._codes, w, as_rows(X), self.factors[0].n_levels, AT_ONCE, first)
             return [sums], cross
         weighted = self.stack.weigh(w, X)
         return self.project(weighted), X.T @ weighted
