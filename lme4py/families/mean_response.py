@@ -53,13 +53,25 @@ class MeanResponse(Family):
         """Rows whose likelihood does not fall to zero as the mean goes to `mean`, an end of its range, shape (n,)."""
 
     def half_rows(self, data: ResponseData, eta: FloatArray, beyond: bool = False) -> HalfRows:
+        # Kept with the family, so that no other one has its number.
+        kept: tuple[Family, HalfRows, BoolArray | None] = data.remember_last(
+            "half rows", (id(self), beyond), lambda: (self, *self._half_rows(data, beyond))
+        )
+        _, half, both = kept
+        if both is None:
+            return half
+        # A side that is possible at both ends (a mean of zero at both) is the one on which the predictor is.
+        return HalfRows(half.row, np.where(both & (eta[half.row] < 0.0), -1.0, half.sign))
+
+    def _half_rows(self, data: ResponseData, beyond: bool) -> tuple[HalfRows, BoolArray | None]:
+        """`half_rows` on the right of zero, and which rows have another side on the left of it; None for none."""
         nowhere = np.zeros(data.n_obs, dtype=bool)
         ends = self.link.extremes if beyond else self.link.ends
         down, up = (nowhere if end is None else self.stays_likely(data, end) for end in ends)
         says = np.flatnonzero(~self.says_nothing(data))
-        # A side that is possible at both ends (a mean of zero at both) is the one on which the predictor is.
-        sign = np.where(up & ~(down & (eta < 0.0)), 1.0, np.where(down, -1.0, 0.0))[says]
-        return HalfRows(says, sign)
+        both = (up & down)[says]
+        sign = np.where(up, 1.0, np.where(down, -1.0, 0.0))[says]
+        return HalfRows(says, sign), both if both.any() else None
 
     # --- moments
 

@@ -545,3 +545,18 @@ def test_gamma_functions_are_computed_once_while_lambda_stays(monkeypatch):
 def test_all_are_valid_where_each_is(link):
     for eta in ([], [0.5, 2.0], [-1.0, 0.5], [0.0], [1.0, np.nan], [np.inf], [-np.inf, 1.0], [1e-70, 1.0]):
         assert link.all_valid(np.array(eta)) == link.valid(np.array(eta)).all()
+
+
+def test_sides_of_rows_are_found_once(monkeypatch):
+    family, data = make_family("binomial", "logit"), ResponseData(np.array([0.0, 1.0, 1.0]))
+    asked = []
+    original = type(family).stays_likely
+
+    def counted(self, *args):
+        asked.append(args)
+        return original(self, *args)
+
+    monkeypatch.setattr(type(family), "stays_likely", counted)
+    for eta in (np.zeros(3), np.ones(3)):
+        np.testing.assert_array_equal(family.half_rows(data, eta).sign, [-1.0, 1.0, 1.0])
+    assert len(asked) == 2

@@ -191,10 +191,7 @@ class GlmmProblem:
 
     def fixed_part(self, beta: FloatArray) -> FloatArray:
         """The first linear predictor without random effects, shape (n,)."""
-        if self.family.is_joint:
-            whole: FloatArray = self.offset + self.X @ beta
-            return whole
-        n = self.n_obs
+        n = self.offset.size if self.family.is_joint else self.n_obs
         part: FloatArray = self.offset[:n] + self.X[:n] @ beta
         return part
 
