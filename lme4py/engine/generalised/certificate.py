@@ -16,7 +16,7 @@ from lme4py.engine.certificate import (
     with_estimate,
 )
 from lme4py.engine.generalised.hessian import curvature_floor, scaled_eigen
-from lme4py.engine.generalised.laplace import FINE_RULE, flat_mode, splits_into_groups
+from lme4py.engine.generalised.laplace import FINE_RULE, splits_into_groups
 from lme4py.engine.generalised.optimum import GlmmOptimum
 from lme4py.engine.generalised.problem import GlmmProblem
 from lme4py.linalg.types import FloatArray
@@ -48,7 +48,6 @@ def certify_glmm(problem: GlmmProblem, optimum: GlmmOptimum, names: TermNames, t
     theta = optimum.phi[: problem.n_theta]
     trouble = trouble or _unbounded(problem, optimum)
     trouble = trouble or problem.family.trouble(problem.data, optimum.found.mode.eta, problem.split(optimum.phi)[2])
-    trouble = trouble or _broken_down(problem, optimum)
     bound, values = optimum.bound, optimum.curvatures.values
     if problem.has_limit and problem.at_limit(optimum.phi[-1]):
         values = scaled_eigen(optimum.hessian[:-1, :-1], curvature_floor(optimum.found, problem.units)).values
@@ -98,13 +97,6 @@ def _caution(problem: GlmmProblem, optimum: GlmmOptimum) -> str:
     falls = _FALLS + (_BETTER if optimum.at_pole and splits_into_groups(problem) else "")
     parts = (falls if optimum.falls else "", _BOTH_SIGNS.format(link=link.name) if split else "")
     return " ".join(part for part in parts if part)
-
-
-def _broken_down(problem: GlmmProblem, optimum: GlmmOptimum) -> str:
-    """Why there is no minimum where all starts lead to a pole of the approximation, or ""."""
-    if not optimum.at_pole or optimum.is_minimum:
-        return ""
-    return flat_mode(problem)
 
 
 def _limit(problem: GlmmProblem, optimum: GlmmOptimum) -> str:

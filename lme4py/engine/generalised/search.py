@@ -17,7 +17,7 @@ import numpy as np
 from lme4py.engine.certificate import EXCLUDED, Rival, second_minimum
 from lme4py.engine.generalised.descent import Descents, Way
 from lme4py.engine.generalised.fixed_system import FixedSystem
-from lme4py.engine.generalised.laplace import Laplace
+from lme4py.engine.generalised.laplace import Laplace, flat_mode
 from lme4py.engine.generalised.optimum import GlmmOptimum
 from lme4py.engine.generalised.problem import GlmmProblem, ModeError, ModeFinder
 from lme4py.engine.generalised.rivals import Candidate, candidates, other_correlations
@@ -74,6 +74,7 @@ class Search:
         self.usual = find_start(self.problem)
         self.ways: list[Way] = []
         self.compared: list[Rival] = []
+        self._ends: list[tuple[Way, GlmmOptimum | None]] = []
         self._failure = DesignError("the criterion cannot be evaluated at any start; simplify the random effects.")
         self._began = self.usual
 
@@ -255,6 +256,9 @@ class Search:
         if broken and not best.is_minimum:
             raise self._failure
         best, ends = self._told_apart(best)
+        if not best.is_minimum and self.descents.at_pole(best.found):
+            # Nothing there is an estimate.
+            raise DesignError(flat_mode(self.problem))
         fine = [one for one in ends if one.reached is None or one.reached >= best.value]
         lowest = self.lowest()
         # Beyond the edge of a pole the criterion falls for ever, however high its edge is.
@@ -297,12 +301,16 @@ class Search:
         return found
 
     def _finished(self, way: Way) -> GlmmOptimum | None:
-        """The certified end of a way; None where the criterion has no value around it."""
+        """The certified end of a way, made once; None where the criterion has no value around it."""
+        for known, end in self._ends:
+            if known is way:
+                return end
         try:
-            return way.finish()
+            found: GlmmOptimum | None = way.finish()
         except DesignError as error:
-            self._failure = error
-            return None
+            self._failure, found = error, None
+        self._ends.append((way, found))
+        return found
 
     def _lowest_minimum(self, best: GlmmOptimum | None) -> GlmmOptimum:
         for way in sorted(self.ways, key=lambda one: one.value):
