@@ -19,7 +19,7 @@ import numpy as np
 from lme4py.tables.html import render_html
 from lme4py.tables.shown import facts
 
-__all__ = ["Frozen", "computed_once", "freeze", "kept_once"]
+__all__ = ["Frozen", "computed_once", "freeze"]
 
 T = TypeVar("T")
 
@@ -249,15 +249,5 @@ class computed_once(Generic[T]):  # noqa: N801 - used as a decorator, as `proper
     def __get__(self, instance: object | None, owner: type) -> computed_once[T] | T:
         if instance is None:
             return self
-        value: T = instance.__dict__.setdefault(self.name, self._made(instance))
+        value: T = instance.__dict__.setdefault(self.name, freeze(self.function(instance)))
         return value
-
-    def _made(self, instance: object) -> T:
-        return freeze(self.function(instance))
-
-
-class kept_once(computed_once[T]):  # noqa: N801 - as above
-    """The same for what no user gets, many times in a search: arrays stay as they are, since freezing takes longer."""
-
-    def _made(self, instance: object) -> T:
-        return self.function(instance)

@@ -11,7 +11,7 @@ import pytest
 import lme4py
 from lme4py.data.convert import to_column
 from lme4py.design import rows
-from lme4py.frozen import freeze, kept_once
+from lme4py.frozen import freeze
 
 
 @pytest.fixture
@@ -71,18 +71,3 @@ def test_editing_the_data_changes_no_fit(data, monkeypatch):
     before = fit.fit.design.columns["a"].values
     data["a"] = 0
     np.testing.assert_array_equal(fit.fit.design.columns["a"].values, before)
-
-
-def test_what_is_kept_for_a_search_is_made_once_and_not_frozen():
-    class Kept:
-        made = 0
-
-        @kept_once
-        def value(self):
-            self.made += 1
-            return np.zeros(2)
-
-    kept = Kept()
-    assert kept.value is kept.value
-    assert kept.made == 1
-    assert kept.value.flags.writeable

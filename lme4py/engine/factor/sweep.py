@@ -30,7 +30,7 @@ from lme4py.engine.factor.dense_block import (
 from lme4py.engine.factor.sparse_block import SparseFactor
 from lme4py.engine.factor.symbolic import Stage, Structure
 from lme4py.engine.factor.wide import subtract_gram
-from lme4py.frozen import computed_once, kept_once
+from lme4py.frozen import computed_once
 from lme4py.linalg import small
 from lme4py.linalg.memory import give_back_freed
 from lme4py.linalg.types import FloatArray, LinearOperator, SparseMatrix, sparse, with_data
@@ -109,7 +109,7 @@ class SweptStage:
     E: FloatArray  # (k, k, J)
     invertible: bool
 
-    @kept_once
+    @computed_once
     def residual_map(self) -> FloatArray:
         """(I + A Sigma)^-1, shape (k, k, J): turns A_s. V_{s-1} products into V_s products."""
         if self.T.shape[0] == 1:

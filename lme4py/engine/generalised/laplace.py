@@ -29,7 +29,7 @@ from lme4py.engine.generalised.fixed_system import FixedSystem
 from lme4py.engine.generalised.problem import GlmmProblem, Mode, ModeError, ModeFinder
 from lme4py.engine.generalised.products import predicted
 from lme4py.families.nuisance import as_columns, total
-from lme4py.frozen import kept_once
+from lme4py.frozen import computed_once
 from lme4py.linalg.small import bordered
 from lme4py.linalg.types import FloatArray
 
@@ -120,7 +120,7 @@ class Laplace:
         """-2 log-likelihood."""
         return self.mode.objective + self.swept.log_det
 
-    @kept_once
+    @computed_once
     def _log_det(self) -> tuple[FloatArray, list[FloatArray], list[FloatArray]]:
         return self.finder.problem.products.log_det_derivatives(self.swept)
 
@@ -134,7 +134,7 @@ class Laplace:
         """Blocks of Lambda M^-1 Lambda' of each factor, (k, k, J)."""
         return self._log_det[2]
 
-    @kept_once
+    @computed_once
     def gradient(self) -> FloatArray:
         """In (theta, beta, lambda), or (theta, lambda) when beta is profiled."""
         return self._gradient()
@@ -169,7 +169,7 @@ class PenalisedLaplace(Laplace):
         """-2 log-likelihood - 2 log prior density."""
         return self.mode.objective + self.swept.log_det + self.penalty.value
 
-    @kept_once
+    @computed_once
     def penalty(self) -> GlmmPenaltyPoint:
         """-2 log prior density with its derivatives."""
         problem = self.finder.problem
@@ -204,14 +204,14 @@ class RestrictedLaplace(Laplace):
         system = self._fixed
         return super().value + restricted_part(self.finder.problem, system.cross)
 
-    @kept_once
+    @computed_once
     def _fixed(self) -> FixedSystem:
         """X'V^-1X with the weights of the determinant."""
         problem = self.finder.problem
         w = self.rows.w_exp if problem.uses_expected else self.mode.w
         return FixedSystem(problem, self.swept, w, None)
 
-    @kept_once
+    @computed_once
     def _log_det(self) -> tuple[FloatArray, list[FloatArray], list[FloatArray]]:
         problem, system = self.finder.problem, self._fixed
         products, p = problem.products, problem.n_fixed

@@ -11,7 +11,7 @@ from lme4py.engine.certificate import CONVERGED, Evaluation, Rival
 from lme4py.engine.generalised.hessian import ScaledEigen, curvature_floor, scaled_eigen
 from lme4py.engine.generalised.laplace import Laplace
 from lme4py.engine.optimise import Local
-from lme4py.frozen import kept_once
+from lme4py.frozen import computed_once
 from lme4py.linalg.types import FloatArray
 
 __all__ = ["Basin", "GlmmOptimum", "joined"]
@@ -61,7 +61,7 @@ class GlmmOptimum:
     falls: bool = False
     at_pole: bool = False
 
-    @kept_once
+    @computed_once
     def curvatures(self) -> ScaledEigen:
         """Principal curvatures of the Hessian."""
         return scaled_eigen(self.hessian, curvature_floor(self.found, self.found.finder.problem.units))

@@ -241,6 +241,8 @@ class Search:
             # Beside its end the criterion may have no value, while another way leads to a proper minimum. Where the
             # expected information is there instead, the refusal says so.
             best = way.finish() if self.problem.family.has_expected else self._finished(way)
+            if best is not None and self.problem.family.has_expected:
+                self._refuse_pole(best)
         broken = way is not None and best is None
         if way is not None and best is not None:
             self.ways = [way.known_better(best)]
@@ -256,9 +258,7 @@ class Search:
         if broken and not best.is_minimum:
             raise self._failure
         best, ends = self._told_apart(best)
-        if not best.is_minimum and self.descents.at_pole(best.found):
-            # Nothing there is an estimate.
-            raise DesignError(flat_mode(self.problem))
+        self._refuse_pole(best)
         fine = [one for one in ends if one.reached is None or one.reached >= best.value]
         lowest = self.lowest()
         # Beyond the edge of a pole the criterion falls for ever, however high its edge is.
@@ -269,6 +269,11 @@ class Search:
             falls=lower or len(fine) < len(ends),
             at_pole=self.descents.at_pole(lowest.found),
         )
+
+    def _refuse_pole(self, end: GlmmOptimum) -> None:
+        """Nothing at the edge of a pole is an estimate."""
+        if not end.is_minimum and self.descents.at_pole(end.found):
+            raise DesignError(flat_mode(self.problem))
 
     def _told_apart(self, best: GlmmOptimum) -> tuple[GlmmOptimum, list[Rival]]:
         """The lowest minimum, and the other starts; ends a little above are followed until they are minima or not."""
