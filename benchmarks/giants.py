@@ -7,10 +7,9 @@
 
 Each case runs in a process of its own, so that its peak of memory is its own. The graphs are those that make such
 models hard: a random one, closed clusters, a chain of eras, and the shape of MovieLens 25M (users and films of very
-different activity). "tiles" and "movielens-tiles" are fits with one exact
-value at the end. Names that begin with "gpboost-" are fits of the
-same data by GPBoost, with an interpreter that has it. Rows are kept in `results/giants.jsonl`, which README's table is
-made of.
+different activity). "tiles" and "movielens-tiles" are fits with one exact value at the end. Names that begin with
+"gpboost-" are fits of the same data by GPBoost, with an interpreter that has it. Rows are kept in
+`results/giants.jsonl`, which README's table is made of.
 """
 
 from __future__ import annotations
