@@ -4,6 +4,7 @@
     python benchmarks/giants.py logit-clusters logit-chain logit-giant movielens movielens-slope pedigree pedigree-two
     python benchmarks/giants.py tiles movielens-tiles
     GPBOOST_PYTHON=.../bin/python python benchmarks/giants.py gpboost-random gpboost-clusters gpboost-chain
+    GPBOOST_PYTHON=.../bin/python python benchmarks/giants.py gpboost-movielens
 
 Each case runs in a process of its own, so that its peak of memory is its own. The graphs are those that make such
 models hard: a random one, closed clusters, a chain of eras, and the shape of MovieLens 25M (users and films of very
