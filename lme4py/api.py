@@ -259,12 +259,8 @@ def lmer(
                 "correlated or unequal residuals, and models without random effects, need their rows in memory; use "
                 "control={'rows': 'memory'}."
             )
-        from lme4py.fits.linear.streamed import streamed_design
-
-        refuse_functions(options.pop("functions"))
-        source = linear_source(source, compress, formula, weights)
-        options |= {"weights": weights, "offset": offset, "block": read_control(control).block, "limit": limit}
-        return MixedResult(_fit(streamed_design(formula, source, **options), reml, start, control))
+        options |= {"weights": weights, "offset": offset, "limit": limit}
+        return MixedResult(_fit(_streamed_design(formula, source, compress, options, control), reml, start, control))
     design = lformula(
         formula,
         data,
@@ -585,6 +581,15 @@ def _fit_structured(design: Design, read: ResidualSides, reml: bool, start: Any,
     refuse_smooth_design(design, _NO_SMOOTHS)
     check_names(design)
     return residual_fit(design, residual_design(design, read), reml, start, control)
+
+
+def _streamed_design(formula: str, source: Any, compress: bool | None, options: dict[str, Any], control: Any) -> Design:
+    """A design whose rows go by, of modules that a fit in memory does without."""
+    from lme4py.fits.linear.streamed import streamed_design
+
+    refuse_functions(options.pop("functions"))
+    source = linear_source(source, compress, formula, options["weights"])
+    return streamed_design(formula, source, block=read_control(control).block, **options)
 
 
 def _fit(design: Design, reml: bool, start: Any, control: Any) -> Fit:

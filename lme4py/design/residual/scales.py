@@ -14,7 +14,7 @@ from lme4py.design.fixed import name_of
 from lme4py.design.random import Grouping, group_codes, grouping_factor
 from lme4py.design.recipe import Recipe, columns_of, evaluated, new_fixed, new_group
 from lme4py.design.residual.reader import Reader
-from lme4py.design.residual.text import ResidualSides, VarianceText
+from lme4py.design.residual.text import ResidualSides, VarianceText, random_dispersion
 from lme4py.errors import DataError, OptionError
 from lme4py.formula.deparse import deparse
 from lme4py.linalg.types import BoolArray, FloatArray, IntArray
@@ -175,10 +175,7 @@ def _of_formula(design: Design, text: str) -> tuple[FloatArray, list[str], Recip
         f"{design.response_name} {text}", frame, require_random=False, functions=dict(design.recipe.functions)
     )
     if own.terms:
-        raise OptionError(
-            f"dispformula={text!r}: random effects in the dispersion of a normal response have no exact integral; "
-            "use glmer(..., family='gaussian'), maximum likelihood by the Laplace approximation."
-        )
+        raise random_dispersion(text)
     if "Intercept" not in own.x_names:
         raise OptionError(
             f"dispformula={text!r} has no intercept; leave it in: it is the logarithm of the residual standard "

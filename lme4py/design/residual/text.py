@@ -27,6 +27,7 @@ __all__ = [
     "ResidualText",
     "VarianceText",
     "known_sigma",
+    "random_dispersion",
     "read_residual",
     "read_sides",
     "read_variance",
@@ -144,12 +145,23 @@ def read_sides(residual: object, variance: object, dispformula: object, sigma: o
     if text:
         terms = parse_formula(f"y {text}")
         if terms.bars:
-            raise OptionError(
-                f"dispformula={text!r}: random effects in the dispersion of a normal response have no exact integral; "
-                "use glmer(..., family='gaussian'), maximum likelihood by the Laplace approximation."
-            )
+            raise random_dispersion(text)
         nodes += [*terms.fixed.variables, *terms.fixed.offsets]
     return ResidualSides(found, parts, text, tuple(nodes), matrix, known)
+
+
+def random_dispersion(text: str) -> OptionError:
+    """Why random effects in the dispersion of a normal response are refused.
+
+    Parameters
+    ----------
+    text : str
+        The dispersion formula.
+    """
+    return OptionError(
+        f"dispformula={text!r}: random effects in the dispersion of a normal response have no exact integral; "
+        "use glmer(..., family='gaussian'), maximum likelihood by the Laplace approximation."
+    )
 
 
 def known_sigma(sigma: object) -> float | None:

@@ -193,6 +193,10 @@ class CrossedTables:
         """Rows of the first factor and of S, in the order of the factors."""
         return [first if f == self.first else rest[self.slices[f]] for f in range(len(self.factors))]
 
+    def split(self, x: FloatArray) -> list[FloatArray]:
+        """Rows of each factor, in their order."""
+        return list(np.split(x, np.cumsum([factor.size for factor in self.factors])[:-1]))
+
     def off(self, s: int, t: int, x: FloatArray, values: FloatArray | None = None) -> FloatArray:
         """Z_s'W Z_t x for rows (k_t J_t, c), or with other values of the pattern; zeros where no levels meet."""
         k, m = self.factors[s].n_columns, self.factors[t].n_columns

@@ -147,7 +147,7 @@ def effects_of(at: CrossedAt, gathered: FloatArray, tolerance: float) -> tuple[F
         The systems are not solved.
     """
     tables = at.tables
-    parts = np.split(gathered, np.cumsum([factor.size for factor in tables.factors])[:-1])
+    parts = tables.split(gathered)
     first = parts[tables.first]
     rest = np.concatenate([parts[t] for t in tables.rest])
     right = at.to_spherical(rest - tables.from_first(at.eliminate(first)))

@@ -74,7 +74,7 @@ class Search:
         self.usual = find_start(self.problem)
         self.ways: list[Way] = []
         self.compared: list[Rival] = []
-        self._ends: list[tuple[Way, GlmmOptimum | None]] = []
+        self._ends: dict[Callable[[], GlmmOptimum], GlmmOptimum | None] = {}
         self._failure = DesignError("the criterion cannot be evaluated at any start; simplify the random effects.")
         self._began = self.usual
 
@@ -240,8 +240,10 @@ class Search:
         if way is not None:
             # Beside its end the criterion may have no value, while another way leads to a proper minimum. Where the
             # expected information is there instead, the refusal says so.
-            best = way.finish() if self.problem.family.has_expected else self._finished(way)
-            if best is not None and self.problem.family.has_expected:
+            best = self._finished(way)
+            if self.problem.family.has_expected:
+                if best is None:
+                    raise self._failure
                 self._refuse_pole(best)
         broken = way is not None and best is None
         if way is not None and best is not None:
@@ -307,15 +309,12 @@ class Search:
 
     def _finished(self, way: Way) -> GlmmOptimum | None:
         """The certified end of a way, made once; None where the criterion has no value around it."""
-        for known, end in self._ends:
-            if known is way:
-                return end
-        try:
-            found: GlmmOptimum | None = way.finish()
-        except DesignError as error:
-            self._failure, found = error, None
-        self._ends.append((way, found))
-        return found
+        if way.finish not in self._ends:
+            try:
+                self._ends[way.finish] = way.finish()
+            except DesignError as error:
+                self._failure, self._ends[way.finish] = error, None
+        return self._ends[way.finish]
 
     def _lowest_minimum(self, best: GlmmOptimum | None) -> GlmmOptimum:
         for way in sorted(self.ways, key=lambda one: one.value):

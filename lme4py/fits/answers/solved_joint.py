@@ -78,8 +78,9 @@ def solved_joint(
     whole = np.eye(size)
     whole[:p, :p] = C
     back = np.linalg.inv(whole)
-    factors = at.tables.factors
-    parts = np.split(moves, np.cumsum([factor.size for factor in factors])[:-1])
+    tables = at.tables
     swept: Any = Unfactored()
     inside = back @ vcov @ back.T / scale
-    return SolvedJoint(fit.design, factors, T, np.zeros(0), whole[:p], S, parts, inside, [], scale, swept, at=at)
+    return SolvedJoint(
+        fit.design, tables.factors, T, np.zeros(0), whole[:p], S, tables.split(moves), inside, [], scale, swept, at=at
+    )

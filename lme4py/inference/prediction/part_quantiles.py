@@ -135,7 +135,7 @@ class _Mixture:
 
     def _continuous(self, p: FloatArray) -> FloatArray:
         """On a scale on which any response is a number; a zero has a probability of its own."""
-        if self.family.kind not in ("real", "positive", "proportion"):
+        if self.family.kind not in _SCALES:
             raise self.family.lacks("prediction intervals with further parts")
         out = np.zeros(self.n)
         rows = np.arange(self.n)

@@ -238,7 +238,7 @@ def _product(parts: tuple[FloatArray | None, ...]) -> FloatArray:
 
 def times(tables: CrossedTables, x: FloatArray) -> FloatArray:
     """Z'WZ x for rows in the order of the factors, (Q, c)."""
-    by_factor = np.split(x, np.cumsum([factor.size for factor in tables.factors])[:-1])
+    by_factor = tables.split(x)
     out = []
     for s, own in enumerate(by_factor):
         D = tables.cross.diagonal[s]
